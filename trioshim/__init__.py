@@ -1,0 +1,1 @@
+"""trioshim: a containerd shim for runc, on trio."""
