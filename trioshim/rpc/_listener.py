@@ -1,0 +1,147 @@
+"""Two wires on one socket: the first byte decides.
+
+A ttrpc header starts with 0x00 (no frame is longer than 4 MiB), an HTTP/2 preface with `P`;
+whatever else comes is closed.  `serve_rpc` owns the connections; stopping it lets replies under
+way out: no new requests are read, the rest gets a deadline.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import trio
+
+from ..ttrpc import Request, serve_connection
+from ._service import Dispatcher, Service
+
+__all__ = ["Server", "serve_rpc"]
+
+log = logging.getLogger("trioshim.rpc")
+
+_TTRPC, _HTTP2 = b"\x00", b"P"
+
+
+class Server:
+    """A running server.
+
+    Attributes:
+        connections: how many are open.
+    """
+
+    def __init__(
+        self, dispatcher: Dispatcher, connected: trio.Nursery, lasting: trio.Nursery
+    ) -> None:
+        self.connections = 0
+        self._dispatcher = dispatcher
+        self._connected = connected
+        self._lasting = lasting
+        self._reading: set[trio.CancelScope] = set()
+        self._accepting = trio.CancelScope()
+
+    def stop(self, grace: float) -> None:
+        """Accept and read nothing more; what is under way has `grace` seconds to be answered."""
+        self._accepting.cancel()
+        for scope in self._reading:
+            scope.cancel()
+        deadline = trio.current_time() + grace
+        self._connected.cancel_scope.deadline = deadline
+        self._lasting.cancel_scope.deadline = deadline
+
+    async def _accept(self, listener: trio.abc.Listener[trio.abc.Stream]) -> None:
+        with self._accepting:
+            await trio.serve_listeners(self._serve, [listener], handler_nursery=self._connected)
+
+    async def _serve(self, stream: trio.abc.Stream) -> None:
+        self.connections += 1
+        try:
+            await self._converse(stream)
+        except Exception:  # one bad connection never takes the server down (law 9)
+            log.exception("a connection failed")
+        finally:
+            self.connections -= 1
+            await trio.aclose_forcefully(stream)
+
+    async def _converse(self, stream: trio.abc.Stream) -> None:
+        first: bytes | bytearray = b""
+        with self._stoppable() as waiting, waiting:
+            try:
+                first = await stream.receive_some()
+            except trio.BrokenResourceError:
+                return
+        if first[:1] == _TTRPC:
+            with self._stoppable() as reading:
+                await serve_connection(_Resumed(stream, first), self._answer, reading=reading)
+        elif first[:1] == _HTTP2:
+            from ._grpc import serve_grpc  # h2 and purerpc: not paid for by ttrpc's users
+
+            with self._stoppable() as reading:
+                await serve_grpc(_Resumed(stream, first), self._dispatcher, reading=reading)
+        elif first:
+            log.warning("a client spoke neither ttrpc nor gRPC: %r...", bytes(first[:16]))
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[trio.CancelScope]:
+        """A scope to read in, that `stop` cancels."""
+        scope = trio.CancelScope()
+        self._reading.add(scope)
+        try:
+            yield scope
+        finally:
+            self._reading.discard(scope)
+
+    async def _answer(self, request: Request) -> bytes:
+        deadline = float("inf")
+        if request.timeout_nano:
+            deadline = trio.current_time() + request.timeout_nano / 1e9
+        return await self._dispatcher.call(
+            request.service, request.method, request.payload, deadline=deadline
+        )
+
+
+class _Resumed(trio.abc.Stream):
+    """A stream whose first bytes were read already."""
+
+    def __init__(self, stream: trio.abc.Stream, first: bytes | bytearray) -> None:
+        self._stream = stream
+        self._first = first
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if self._first:
+            await trio.lowlevel.checkpoint()
+            first, self._first = (
+                self._first[:max_bytes],
+                self._first[max_bytes or len(self._first) :],
+            )
+            return first
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def serve_rpc(
+    listener: trio.abc.Listener[trio.abc.Stream],
+    services: Iterable[Service],
+    *,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve both wires on a listener until it is stopped.
+
+    Args:
+        listener: where connections come from; closed at the end.
+        services: what they may call.
+        task_status: gets the `Server`, to stop it.
+    """
+    async with trio.open_nursery() as lasting, trio.open_nursery() as connected:
+        server = Server(Dispatcher(services, lasting), connected, lasting)
+        task_status.started(server)
+        await server._accept(listener)  # noqa: SLF001 (same module)
+        await listener.aclose()

@@ -1,0 +1,168 @@
+"""A `.proto` service bound to an object's async methods; one table for every wire.
+
+The protobuf descriptor knows the methods and their types, so there is no code generator: method
+`CloseIO` of the descriptor is `close_io` of the object.  `Dispatcher.call` is where bytes become
+requests, results become bytes, and law 8 holds: a call that changes something runs to its end
+even if its caller leaves; a read ends with its caller.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import outcome
+import trio
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from ..errors import (
+    DeadlineExceededError,
+    InternalError,
+    ShimError,
+    StatusError,
+    UnimplementedError,
+)
+
+__all__ = ["Dispatcher", "Method", "Service"]
+
+log = logging.getLogger("trioshim.rpc")
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method: what it takes, who answers, and whether it only looks."""
+
+    name: str
+    request_type: type[Message]
+    answer: Callable[[Any], Awaitable[Message]]
+    reads: bool
+
+
+class Service:
+    """The methods of a protobuf service, answered by an object.
+
+    Args:
+        descriptor: the service, as in `task_pb2.DESCRIPTOR.services_by_name["Task"]`.
+        implementation: has an `async def method_name(self, request) -> response` for each method
+            that it answers; the others are UNIMPLEMENTED.
+        reads: names of the methods that change nothing (law 8).
+        name: the name on the wire, if it is not the descriptor's.
+    """
+
+    def __init__(
+        self,
+        descriptor: ServiceDescriptor,
+        implementation: object,
+        *,
+        reads: Collection[str] = (),
+        name: str = "",
+    ) -> None:
+        self.name = name or descriptor.full_name
+        self.descriptor = descriptor
+        self.methods: dict[str, Method] = {}
+        for method in descriptor.methods:
+            answer = getattr(implementation, _snake_case(method.name), None)
+            if answer is not None:
+                self.methods[method.name] = Method(
+                    method.name,
+                    GetMessageClass(method.input_type),
+                    answer,
+                    method.name in reads,
+                )
+
+
+class Dispatcher:
+    """Finds the method, decodes, runs and encodes: the same for every wire.
+
+    Args:
+        services: what can be called.
+        lasting: the nursery for calls that outlive their caller.
+    """
+
+    def __init__(self, services: Iterable[Service], lasting: trio.Nursery) -> None:
+        self.services = {service.name: service for service in services}
+        self._lasting = lasting
+
+    async def call(
+        self, service: str, method: str, payload: bytes, *, deadline: float = float("inf")
+    ) -> bytes:
+        """Answer one request.
+
+        Args:
+            service, method: the names as they came.
+            payload: the serialized request.
+            deadline: trio's clock, seconds; a read ends there, a change goes on unanswered.
+
+        Raises:
+            ShimError: the status to answer; every other exception has become one.
+        """
+        found = self._find(service, method)
+        request = found.request_type()
+        try:
+            request.ParseFromString(payload)
+        except DecodeError as error:
+            raise InternalError(f"cannot read the payload of {method}: {error}") from None
+        with trio.move_on_at(deadline):
+            if found.reads:
+                answer = await _run(found, request)
+            else:
+                answer = await self._run_to_its_end(found, request)
+            return answer.SerializeToString()
+        raise DeadlineExceededError("")
+
+    def _find(self, service: str, method: str) -> Method:
+        found = self.services.get(service)
+        if found is None:
+            raise UnimplementedError(f"service {service}")
+        if method not in found.methods:
+            raise UnimplementedError(f"method {method}")
+        return found.methods[method]
+
+    async def _run_to_its_end(self, method: Method, request: Message) -> Message:
+        done = trio.Event()
+        result: list[outcome.Outcome[Message]] = []
+
+        async def run() -> None:
+            try:
+                result.append(await outcome.acapture(_run, method, request))
+            finally:
+                done.set()
+
+        self._lasting.start_soon(run, name=f"{method.name} {getattr(request, 'id', '')}")
+        await done.wait()
+        if not result:
+            raise StatusError("the shim is shutting down", StatusError.code)
+        return result[0].unwrap()
+
+
+async def _run(method: Method, request: Message) -> Message:
+    try:
+        return await method.answer(request)
+    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 (the one seam)
+        raise _as_status(method, error) from None
+
+
+def _as_status(method: Method, error: BaseException) -> BaseException:
+    """The one seam: what a handler raised, as what a client is told."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, ShimError) or not isinstance(error, Exception):
+        return error
+    if isinstance(error, OSError):
+        log.warning("%s: %s", method.name, error)
+    else:
+        log.error("%s failed", method.name, exc_info=error)
+    return StatusError(str(error) or type(error).__name__)
+
+
+def _snake_case(name: str) -> str:
+    """`CloseIO` to `close_io`."""
+    parts = [
+        f"_{c}" if c.isupper() and i and not name[i - 1].isupper() else c
+        for i, c in enumerate(name)
+    ]
+    return "".join(parts).lower()

@@ -1,0 +1,316 @@
+"""A container from create to delete: the order of lines in `live` is the order of events.
+
+    live  ┌ held: mounts, streams ─────────────────────────────────────────────┐
+          │ create · TaskCreate                                                │
+          │ ┌ running ───────────────────────────────┐                         │
+          │ │ init.wait()      execs      OOM watch  │  last OOM · TaskExit ·  │ Delete
+          │ └────────────────────────────────────────┘                         │
+          └────────────────────────────────────────────────────────────────────┘
+
+Init's exit stands after the block of the running execs, so it is the last one (law 3).  `starting`
+is held from before the runtime starts init until TaskStart is queued; the exit waits for it, so a
+process that ends at once has started first (law 1, containerd#7111).  Requests that change
+something take turns (`init.changing`); reads and Kill look at plain attributes and never wait
+(law 7, containerd#13483).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import trio
+
+from .. import _exit_record
+from ..abc import (
+    Cgroup,
+    CheckpointSpec,
+    Child,
+    ContainerSpec,
+    ExecSpec,
+    Exit,
+    Kernel,
+    Runtime,
+    Stdio,
+)
+from ..errors import DeadlineExceededError, NotFoundError, ShimError
+from . import _messages as messages
+from ._events import Emit
+from ._execs import Execs, kill_quietly
+from ._process import Ended, Process
+from ._states import INIT, State, Verb
+
+__all__ = ["Container"]
+
+log = logging.getLogger("trioshim.container")
+
+Bring = Callable[[ContainerSpec, Stdio], Awaitable[Child]]
+
+UNDO_GRACE = 10.0  # seconds for undoing a Create that failed
+EXIT_GRACE = 10.0  # seconds for init to end when Delete has killed it
+
+
+class Container:
+    """One container: its init, its execs, its streams and its cgroup.
+
+    `live` is run by a nursery of the shim; the other methods are what requests do to it.
+    """
+
+    def __init__(
+        self, spec: ContainerSpec, *, runtime: Runtime, kernel: Kernel, emit: Emit
+    ) -> None:
+        self.spec = spec
+        self.init = Process(spec.id, spec.io, INIT)
+        if spec.checkpoint:
+            self.init.state = State.CREATED_CHECKPOINT
+        self.execs = Execs(spec, runtime, kernel, emit)
+        self.cgroup: Cgroup | None = None
+        self.pausing = False
+        self._runtime = runtime
+        self._kernel = kernel
+        self._emit = emit
+        self.created = False
+        self._born = trio.Event()
+        self._starting = trio.Lock()
+        self._oom_kills = 0
+
+    @property
+    def rootfs(self) -> str:
+        return f"{self.spec.bundle}/rootfs"
+
+    # ------------------------------------------------------------ life
+
+    async def live(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
+        """From create to delete.  Reports init's pid (0: to be restored) once it is created."""
+        async with self._held():
+            if not self.spec.checkpoint:
+                await self._give_birth(self._runtime.create)
+            self.created = True
+            self._emit(messages.task_create(self.spec, self.init.pid))
+            task_status.started(self.init.pid)
+            end = await self._run()
+            if end is not None:
+                async with self._starting:  # a Start under way finishes its sentence
+                    self._look_at_memory()  # OOM is told before the exit, or never (law 4)
+                    self._exited(end)
+            await self.init.deleted.wait()
+            self.execs.streams.cancel_scope.cancel()
+
+    async def _run(self) -> Exit | None:
+        async with trio.open_nursery() as self.execs.running:  # closes when all have ended
+            await self._born.wait()
+            if self.init.child is None:
+                return None  # deleted before it was ever restored
+            watch = trio.CancelScope()
+            self.execs.running.start_soon(self._watch_oom, watch)
+            end = await self.init.child.wait()
+            watch.cancel()
+            self.execs.close()
+            await self._kill_remaining()
+        return end
+
+    def _exited(self, end: Exit) -> None:
+        self._record(end)
+        self.init.exit = end
+        self.init.did(Verb.EXIT)
+        self._emit(messages.task_exit(self.spec.id, self.init))
+        self.init.exited.set()
+
+    @asynccontextmanager
+    async def _held(self) -> AsyncIterator[None]:
+        """Rootfs and streams, until Delete; nothing is left of a Create that fails (P17)."""
+        try:
+            await self._runtime.prepare(self.spec)
+            if self.spec.rootfs:
+                self._kernel.make_directory(self.rootfs, 0o711)
+                await self._kernel.mount(self.spec.rootfs, self.rootfs)
+            uid, gid = self._runtime.io_owner(self.spec)
+            io = replace(self.spec.io, uid=uid, gid=gid)
+            async with (
+                self._kernel.open_stdio(io) as self.init.stdio,
+                trio.open_nursery() as self.execs.streams,
+            ):
+                yield
+        except BaseException:
+            if not self.created:
+                with trio.move_on_after(UNDO_GRACE, shield=True):
+                    await self._undo_create()
+            raise
+        finally:
+            self._let_go()
+
+    async def _undo_create(self) -> None:
+        if not self.spec.checkpoint:
+            await self._logged("remove", self._runtime.delete(self.spec, force=True))
+        if self.spec.rootfs:
+            await self._logged("unmount", self._kernel.unmount(self.rootfs))
+
+    def _let_go(self) -> None:
+        self.init.stdio = None
+        if self.init.child is not None:
+            self.init.child.close()
+        if self.cgroup is not None:
+            self.cgroup.close()
+
+    async def _give_birth(self, bring: Bring) -> None:
+        assert self.init.stdio is not None
+        child = await bring(self.spec, self.init.stdio)
+        try:
+            await self.init.stdio.attach()
+        except BaseException:
+            kill_quietly(child)
+            child.close()
+            raise
+        self.init.child = child
+        try:
+            self.cgroup = self._kernel.cgroup(child.pid)
+        except OSError as error:
+            log.warning("%s: no cgroup, so no stats and no OOM events: %s", self.spec.id, error)
+        self._born.set()
+
+    async def _kill_remaining(self) -> None:
+        if self.init.state is State.PAUSED:
+            await self._logged("resume", self._runtime.resume(self.spec))
+        await self._logged("kill the rest", self._runtime.kill_remaining(self.spec))
+
+    async def _logged(self, what: str, step: Awaitable[None]) -> None:
+        try:
+            await step
+        except (ShimError, OSError) as error:
+            log.warning("%s: cannot %s: %s", self.spec.id, what, error)
+
+    def _record(self, end: Exit) -> None:
+        """What `delete` will tell the daemon if this shim is killed from now on (P9)."""
+        path = f"{self.spec.bundle}/{_exit_record.FILE_NAME}"
+        try:
+            self._kernel.write_file(path, _exit_record.encode(self.init.pid, end.status, end.at))
+        except OSError as error:
+            log.warning("%s: cannot record its exit: %s", self.spec.id, error)
+
+    # ------------------------------------------------------------ memory
+
+    async def _watch_oom(self, watch: trio.CancelScope) -> None:
+        with watch:
+            if self.cgroup is None:
+                return
+            try:
+                while True:
+                    await self.cgroup.oom_changed()
+                    self._look_at_memory()
+            except OSError as error:
+                log.debug("%s: no more OOM watch: %s", self.spec.id, error)
+
+    def _look_at_memory(self) -> None:
+        # Counters, not edges: a kill is told once, whoever sees it first (#8893).
+        kills = self.cgroup.oom_kills() if self.cgroup is not None else 0
+        if kills > self._oom_kills:
+            self._oom_kills = kills
+            self._emit(messages.task_oom(self.spec.id))
+
+    # ------------------------------------------------------------ requests
+
+    def process(self, exec_id: str) -> Process:
+        """Init for "", else the exec.
+
+        Raises:
+            NotFoundError: no such exec.
+        """
+        return self.execs.get(exec_id) if exec_id else self.init
+
+    async def start(self, exec_id: str) -> int:
+        """Start init or an exec; answers its pid when the event is queued (law 6)."""
+        if exec_id:
+            return await self.execs.start(exec_id)
+        async with self.init.changing, self._starting:
+            self.init.check(Verb.START)
+            if self.init.state is State.CREATED_CHECKPOINT:
+                await self._give_birth(self._runtime.restore)
+            else:
+                await self._runtime.start(self.spec)
+            self.init.did(Verb.START)
+            self._emit(messages.task_start(self.spec.id, self.init.pid))
+        return self.init.pid
+
+    def add_exec(self, spec: ExecSpec) -> None:
+        """Register an exec; Start will run it."""
+        self.init.check(Verb.EXEC)
+        self.execs.add(spec)
+
+    async def delete(self) -> Ended:
+        """Remove the container, its mounts and its streams.
+
+        May fail and be asked again: each step can be done twice (P14).
+        """
+        async with self.init.changing:
+            self.init.check(Verb.DELETE)
+            if self.init.exit is not None and self.init.stdio is not None:
+                await self.init.stdio.drain()
+            await self._runtime.delete(self.spec)
+            if self.init.child is not None:
+                await self._wait_for_exit()  # if it was never started, deleting has killed it
+            await self._kernel.unmount(self.rootfs)
+            self.init.did(Verb.DELETE)
+            self._emit(messages.task_delete(self.spec.id, self.init))
+            self._born.set()
+            self.init.deleted.set()
+            self.init.exited.set()
+        return self.init.ended
+
+    async def _wait_for_exit(self) -> None:
+        with trio.move_on_after(EXIT_GRACE) as patience:
+            await self.init.exited.wait()
+        if patience.cancelled_caught:
+            raise DeadlineExceededError(
+                f"{self.spec.id} is removed but its init {self.init.pid} has not ended"
+            )
+
+    async def pause(self) -> None:
+        async with self.init.changing:
+            self.init.check(Verb.PAUSE)
+            self.pausing = True
+            try:
+                await self._runtime.pause(self.spec)
+            finally:
+                self.pausing = False
+            self.init.did(Verb.PAUSE)  # refuses if it has ended meanwhile
+            self._emit(messages.task_paused(self.spec.id))
+
+    async def resume(self) -> None:
+        async with self.init.changing:
+            self.init.check(Verb.RESUME)
+            await self._runtime.resume(self.spec)
+            self.init.did(Verb.RESUME)
+            self._emit(messages.task_resumed(self.spec.id))
+
+    async def update(self, resources: bytes) -> None:
+        async with self.init.changing:
+            self.init.check(Verb.UPDATE)
+            await self._runtime.update(self.spec, resources)
+
+    async def checkpoint(self, spec: CheckpointSpec) -> None:
+        async with self.init.changing:
+            self.init.check(Verb.CHECKPOINT)
+            await self._runtime.checkpoint(self.spec, spec)
+
+    async def kill(self, exec_id: str, signum: int, *, all: bool) -> None:  # noqa: A002
+        """Send a signal; never waits for the end, nor for another request (P16)."""
+        process = self.process(exec_id)
+        process.check(Verb.KILL)
+        child = process.child
+        assert child is not None
+        if not exec_id:
+            await self._runtime.kill(self.spec, child, signum, all=all)
+            return
+        try:
+            child.signal(signum)
+        except ProcessLookupError:
+            raise NotFoundError("process already finished") from None
+
+    def pids(self) -> list[int]:
+        """Every process of the container; init's at least, as long as it lives (P22)."""
+        found = self.cgroup.pids() if self.cgroup is not None else []
+        if not found and self.init.child is not None and self.init.exit is None:
+            found = [self.init.pid]
+        return found

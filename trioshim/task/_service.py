@@ -1,0 +1,227 @@
+"""containerd's Task service: 17 methods, each a few lines.
+
+A method takes the protobuf request and returns the protobuf answer, or raises a `ShimError`.
+v2 and v3 of the service are the same bytes under two names, so v2's messages serve both.
+"""
+
+from __future__ import annotations
+
+import os
+
+import trio
+from google.protobuf.any_pb2 import Any
+from google.protobuf.empty_pb2 import Empty
+
+from ..abc import CheckpointSpec, ContainerSpec, ExecSpec, Mount, Options, StdioSpec
+from ..bootstrap import check_identifier
+from ..errors import InvalidArgumentError, NotFoundError
+from ..proto import task_v2_pb2 as api
+from ..proto.runc_options_pb2 import ProcessDetails
+from ..proto.task_types_pb2 import ProcessInfo, Status
+from ._container import Container
+from ._containers import Containers
+from ._events import pack
+from ._messages import exited_at
+from ._process import Ended, Process
+from ._states import State
+
+__all__ = ["READS", "TaskService"]
+
+# Methods that change nothing: they end with their caller and never wait for another (laws 7, 8).
+READS = frozenset({"State", "Pids", "Stats", "Connect", "Wait"})
+
+_STATUS = {
+    State.CREATED: Status.CREATED,
+    State.CREATED_CHECKPOINT: Status.CREATED,
+    State.RUNNING: Status.RUNNING,
+    State.PAUSED: Status.PAUSED,
+    State.STOPPED: Status.STOPPED,
+    State.DELETED: Status.STOPPED,
+}
+
+
+class TaskService:
+    """The methods of `containerd.task.v2.Task` and `containerd.task.v3.Task`.
+
+    Attributes:
+        shutdown_requested: set by the Shutdown that is meant: the one without containers.
+    """
+
+    def __init__(self, containers: Containers, *, namespace: str) -> None:
+        self.shutdown_requested = trio.Event()
+        self._containers = containers
+        self._namespace = namespace
+
+    # ------------------------------------------------------------ life
+
+    async def create(self, request: api.CreateTaskRequest) -> api.CreateTaskResponse:
+        _check_id(request.id)
+        if not os.path.isabs(request.bundle):
+            raise InvalidArgumentError(f"bundle {request.bundle!r} is not an absolute path")
+        spec = ContainerSpec(
+            id=request.id,
+            bundle=request.bundle,
+            rootfs=tuple(
+                Mount(m.type, m.source, m.target, tuple(m.options)) for m in request.rootfs
+            ),
+            io=self._stdio(request.id, request),
+            checkpoint=request.checkpoint,
+            options=_options(request.options),
+        )
+        return api.CreateTaskResponse(pid=await self._containers.create(spec))
+
+    async def start(self, request: api.StartRequest) -> api.StartResponse:
+        container = self._containers.get(request.id)
+        return api.StartResponse(pid=await container.start(request.exec_id))
+
+    async def delete(self, request: api.DeleteRequest) -> api.DeleteResponse:
+        if request.exec_id:
+            ended = await self._containers.get(request.id).execs.delete(request.exec_id)
+        else:
+            ended = await self._containers.delete(request.id)
+        return api.DeleteResponse(
+            pid=ended.pid, exit_status=_status(ended), exited_at=exited_at(ended.exit)
+        )
+
+    async def exec(self, request: api.ExecProcessRequest) -> Empty:
+        container = self._containers.get(request.id)
+        _check_id(request.exec_id)
+        if not request.spec.value:
+            raise InvalidArgumentError(f"exec {request.exec_id} has no spec: nothing to run")
+        container.add_exec(
+            ExecSpec(
+                id=request.exec_id,
+                process=request.spec.value,
+                io=self._stdio(request.exec_id, request),
+            )
+        )
+        return Empty()
+
+    async def wait(self, request: api.WaitRequest) -> api.WaitResponse:
+        process = self._containers.get(request.id).process(request.exec_id)
+        await process.exited.wait()
+        ended = process.ended
+        return api.WaitResponse(exit_status=_status(ended), exited_at=exited_at(ended.exit))
+
+    # ------------------------------------------------------------ looking
+
+    async def state(self, request: api.StateRequest) -> api.StateResponse:
+        container = self._containers.get(request.id)
+        process = container.process(request.exec_id)
+        return api.StateResponse(
+            id=process.id,
+            bundle=container.spec.bundle,
+            pid=process.pid,
+            status=_status_of(container, process),
+            stdin=process.io.stdin,
+            stdout=process.io.stdout,
+            stderr=process.io.stderr,
+            terminal=process.io.terminal,
+            exit_status=_status(process.ended),
+            exited_at=exited_at(process.exit),
+        )
+
+    async def pids(self, request: api.PidsRequest) -> api.PidsResponse:
+        container = self._containers.get(request.id)
+        execs = container.execs.by_pid()
+        return api.PidsResponse(
+            processes=[
+                ProcessInfo(
+                    pid=pid,
+                    info=pack(ProcessDetails(exec_id=execs[pid])) if pid in execs else None,
+                )
+                for pid in container.pids()
+            ]
+        )
+
+    async def stats(self, request: api.StatsRequest) -> api.StatsResponse:
+        cgroup = self._containers.get(request.id).cgroup
+        if cgroup is None:
+            raise NotFoundError("cgroup does not exist")
+        return api.StatsResponse(stats=pack(cgroup.stats()))
+
+    async def connect(self, request: api.ConnectRequest) -> api.ConnectResponse:
+        container = self._containers.find(request.id)
+        return api.ConnectResponse(
+            shim_pid=os.getpid(), task_pid=container.init.pid if container else 0
+        )
+
+    # ------------------------------------------------------------ changing
+
+    async def pause(self, request: api.PauseRequest) -> Empty:
+        await self._containers.get(request.id).pause()
+        return Empty()
+
+    async def resume(self, request: api.ResumeRequest) -> Empty:
+        await self._containers.get(request.id).resume()
+        return Empty()
+
+    async def kill(self, request: api.KillRequest) -> Empty:
+        container = self._containers.get(request.id)
+        await container.kill(request.exec_id, request.signal, all=request.all)
+        return Empty()
+
+    async def resize_pty(self, request: api.ResizePtyRequest) -> Empty:
+        process = self._containers.get(request.id).process(request.exec_id)
+        process.resize(request.width, request.height)
+        return Empty()
+
+    async def close_io(self, request: api.CloseIORequest) -> Empty:
+        self._containers.get(request.id).process(request.exec_id).close_stdin()
+        return Empty()
+
+    async def update(self, request: api.UpdateTaskRequest) -> Empty:
+        container = self._containers.get(request.id)
+        if not request.resources.value:
+            raise InvalidArgumentError("update without resources: nothing to change")
+        await container.update(request.resources.value)
+        return Empty()
+
+    async def checkpoint(self, request: api.CheckpointTaskRequest) -> Empty:
+        container = self._containers.get(request.id)
+        await container.checkpoint(CheckpointSpec(request.path, _options(request.options)))
+        return Empty()
+
+    async def shutdown(self, _request: api.ShutdownRequest) -> Empty:
+        # The daemon also asks when other containers live here: then nothing is to be done.
+        if len(self._containers) == 0:
+            self.shutdown_requested.set()
+        return Empty()
+
+    # ------------------------------------------------------------ reading requests
+
+    def _stdio(
+        self, id_: str, request: api.CreateTaskRequest | api.ExecProcessRequest
+    ) -> StdioSpec:
+        return StdioSpec(
+            id=id_,
+            namespace=self._namespace,
+            stdin=request.stdin,
+            stdout=request.stdout,
+            stderr=request.stderr,
+            terminal=request.terminal,
+        )
+
+
+def _check_id(id_: str) -> None:
+    try:
+        check_identifier(id_)
+    except ValueError as error:
+        raise InvalidArgumentError(str(error)) from None
+
+
+def _options(value: Any) -> Options:
+    return Options(value.type_url, value.value)
+
+
+def _status(ended: Ended) -> int:
+    return ended.exit.status if ended.exit is not None else 0
+
+
+def _status_of(container: Container, process: Process) -> Status.ValueType:
+    if process.exit is None and container.pausing:
+        return Status.PAUSING
+    paused = container.init.state is State.PAUSED
+    if paused and process.exit is None:  # an exec in a paused container is paused too
+        return Status.PAUSED
+    return _STATUS[process.state]
