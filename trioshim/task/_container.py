@@ -23,7 +23,7 @@ from dataclasses import replace
 
 import trio
 
-from .. import _exit_record
+from .._exit_record import FILE_NAME, encode
 from ..abc import (
     Cgroup,
     CheckpointSpec,
@@ -183,9 +183,9 @@ class Container:
 
     def _record(self, end: Exit) -> None:
         """What `delete` will tell the daemon if this shim is killed from now on (P9)."""
-        path = f"{self.spec.bundle}/{_exit_record.FILE_NAME}"
+        path = f"{self.spec.bundle}/{FILE_NAME}"
         try:
-            self._kernel.write_file(path, _exit_record.encode(self.init.pid, end.status, end.at))
+            self._kernel.write_file(path, encode(self.init.pid, end.status, end.at))
         except OSError as error:
             log.warning("%s: cannot record its exit: %s", self.spec.id, error)
 

@@ -1,0 +1,136 @@
+"""A whole shim in memory: `open_shim()` runs `serve()` on fakes and connects clients to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+import trio.testing
+
+from ..abc import Runtime
+from ..client import TaskClient
+from ..shim import serve
+from ..ttrpc import open_client
+from ._kernel import FakeKernel
+from ._publisher import MemoryPublisher
+from ._runtime import FakeRuntime, Program
+
+__all__ = ["MemoryListener", "World", "open_shim"]
+
+
+class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
+    """Where clients connect without a socket."""
+
+    def __init__(self) -> None:
+        self._send, self._receive = trio.open_memory_channel[trio.abc.Stream](math.inf)
+
+    def connect(self) -> trio.abc.Stream:
+        """The client's end of a new connection.
+
+        Raises:
+            trio.BrokenResourceError: nobody listens any more.
+        """
+        ours, theirs = trio.testing.memory_stream_pair()
+        self._send.send_nowait(theirs)
+        return ours
+
+    async def accept(self) -> trio.abc.Stream:
+        try:
+            return await self._receive.receive()
+        except trio.EndOfChannel:
+            raise trio.ClosedResourceError from None
+
+    async def aclose(self) -> None:
+        self._receive.close()
+        await trio.lowlevel.checkpoint()
+
+
+@dataclass(slots=True)
+class World:
+    """A shim in memory, and everything around it.
+
+    Attributes:
+        serving: the scope of the shim; cancel it to kill the shim.
+        stopped: set when the shim has ended.
+    """
+
+    listener: MemoryListener
+    kernel: FakeKernel
+    runtime: FakeRuntime
+    publisher: MemoryPublisher
+    serving: trio.CancelScope
+    stopped: trio.Event
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[TaskClient]:
+        """A new connection to the shim."""
+        async with open_client(self.listener.connect()) as caller:
+            yield TaskClient(caller)
+
+    def check_nothing_left(self) -> None:
+        """Raise AssertionError if something of a container is still there."""
+        left = {
+            "processes": list(self.kernel.processes.values()),
+            "mounts": self.kernel.mounts,
+            "streams": self.kernel.stdios,
+            "containers of the runtime": list(self.runtime.containers),
+        }
+        for what, things in left.items():
+            if things:
+                raise AssertionError(f"{what} left: {things}")
+
+
+@asynccontextmanager
+async def open_shim(
+    *,
+    program: Callable[[str, str], Program] = lambda _id, _exec: Program(),
+    step: Callable[[str], Awaitable[None]] | None = None,
+    publishing: Callable[[], Awaitable[None]] | None = None,
+    shared_pid_namespace: bool = False,
+    pid_max: int = 32768,
+    wrap: Callable[[FakeRuntime], Runtime] = lambda runtime: runtime,
+) -> AsyncIterator[World]:
+    """Run a shim in memory for the time of the block.
+
+    Args:
+        program: what a process does, by container id and exec id; see `Program`.
+        step: awaited in each verb of the runtime.
+        publishing: awaited before each event is delivered.
+        shared_pid_namespace: the containers share the host's pid namespace.
+        pid_max: the largest pid; see `FakeKernel`.
+        wrap: puts another runtime around the fake one.
+    """
+    async with trio.open_nursery() as nursery, trio.open_nursery() as programs:
+        kernel = FakeKernel(pid_max=pid_max)
+        runtime = FakeRuntime(
+            kernel,
+            programs,
+            program=program,
+            step=step,
+            shared_pid_namespace=shared_pid_namespace,
+        )
+        world = World(
+            MemoryListener(),
+            kernel,
+            runtime,
+            MemoryPublisher(step=publishing),
+            trio.CancelScope(),
+            trio.Event(),
+        )
+        nursery.start_soon(_serve, world, wrap(runtime))
+        yield world
+        world.serving.cancel()
+        programs.cancel_scope.cancel()
+
+
+async def _serve(world: World, runtime: Runtime) -> None:
+    try:
+        with world.serving:
+            await serve(
+                world.listener, runtime=runtime, kernel=world.kernel, publisher=world.publisher
+            )
+    finally:
+        world.stopped.set()
