@@ -10,6 +10,8 @@ Opened outside-in, closed inside-out: nobody has to be told in which order to st
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -22,6 +24,8 @@ from .task import READS, TaskService, open_containers, open_events
 
 __all__ = ["serve"]
 
+log = logging.getLogger("trioshim")
+
 
 async def serve(
     listener: trio.abc.Listener[trio.abc.Stream],
@@ -32,6 +36,7 @@ async def serve(
     namespace: str = "default",
     grace: float = 1.0,
     drain: float = 5.0,
+    linger: float = math.inf,
     task_status: trio.TaskStatus[TaskService] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until Shutdown.  The rings open outside-in and close inside-out.
@@ -42,6 +47,8 @@ async def serve(
         namespace: containerd's namespace, told with every event.
         grace: seconds that replies under way have after Shutdown.
         drain: seconds that queued events have after that.
+        linger: seconds without a container and without a client, after which the shim ends by
+            itself: a daemon that died during a Create never asks for Shutdown (P21).
         task_status: gets the service, when connections are accepted.
     """
     async with (
@@ -53,8 +60,20 @@ async def serve(
         service = TaskService(containers, namespace=namespace)
         server: Server = await rpc.start(serve_rpc, listener, bind(service))
         task_status.started(service)
-        await service.shutdown_requested.wait()
+        async with trio.open_nursery() as watch:
+            watch.start_soon(_end_if_abandoned, service, server, linger)
+            await service.shutdown_requested.wait()
+            watch.cancel_scope.cancel()
         server.stop(grace)
+
+
+async def _end_if_abandoned(service: TaskService, server: Server, linger: float) -> None:
+    while True:
+        await server.no_clients_for(linger)
+        if service.idle:
+            log.warning("no container and no client for %.0f s: the shim ends", linger)
+            service.shutdown_requested.set()
+        await server.wait_for_client()
 
 
 def bind(service: TaskService) -> list[Service]:

@@ -8,6 +8,7 @@ way out: no new requests are read, the rest gets a deadline.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -39,6 +40,7 @@ class Server:
         self._lasting = lasting
         self._reading: set[trio.CancelScope] = set()
         self._accepting = trio.CancelScope()
+        self._changed = trio.Event()
 
     def stop(self, grace: float) -> None:
         """Accept and read nothing more; what is under way has `grace` seconds to be answered."""
@@ -49,18 +51,37 @@ class Server:
         self._connected.cancel_scope.deadline = deadline
         self._lasting.cancel_scope.deadline = deadline
 
+    async def no_clients_for(self, seconds: float) -> None:
+        """Return when nobody has been connected for so long."""
+        while True:
+            limit = math.inf if self.connections else seconds
+            with trio.move_on_after(limit) as quiet:
+                await self._changed.wait()
+            if quiet.cancelled_caught:
+                return
+
+    async def wait_for_client(self) -> None:
+        """Return when somebody is connected."""
+        while not self.connections:
+            await self._changed.wait()
+
+    def _count(self, more: int) -> None:
+        self.connections += more
+        self._changed.set()
+        self._changed = trio.Event()
+
     async def _accept(self, listener: trio.abc.Listener[trio.abc.Stream]) -> None:
         with self._accepting:
             await trio.serve_listeners(self._serve, [listener], handler_nursery=self._connected)
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
-        self.connections += 1
+        self._count(+1)
         try:
             await self._converse(stream)
         except Exception:  # one bad connection never takes the server down (law 9)
             log.exception("a connection failed")
         finally:
-            self.connections -= 1
+            self._count(-1)
             await trio.aclose_forcefully(stream)
 
     async def _converse(self, stream: trio.abc.Stream) -> None:

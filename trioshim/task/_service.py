@@ -52,6 +52,11 @@ class TaskService:
         self._containers = containers
         self._namespace = namespace
 
+    @property
+    def idle(self) -> bool:
+        """There is no container, not even one that is being created."""
+        return len(self._containers) == 0
+
     # ------------------------------------------------------------ life
 
     async def create(self, request: api.CreateTaskRequest) -> api.CreateTaskResponse:
@@ -184,7 +189,7 @@ class TaskService:
 
     async def shutdown(self, _request: api.ShutdownRequest) -> Empty:
         # The daemon also asks when other containers live here: then nothing is to be done.
-        if len(self._containers) == 0:
+        if self.idle:
             self.shutdown_requested.set()
         return Empty()
 

@@ -1,0 +1,82 @@
+"""Small files of a bundle, for `start` and `delete`: whole or not at all, through no symlink.
+
+A bundle may be writable for a remapped root (user namespaces): nothing planted there is followed.
+"""
+
+from __future__ import annotations
+
+import os
+from posixpath import basename, dirname, join
+
+_CHUNK = 1 << 16
+
+
+def write_file(path: str, data: bytes) -> None:
+    """Write a file, mode 0600: readers see the old one or the whole new one.
+
+    Raises:
+        OSError: the directory is gone, or the disk is full.
+    """
+    temporary = join(dirname(path), "." + basename(path))
+    remove(temporary)  # left by a helper that was killed
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    fd = os.open(temporary, flags, 0o600)
+    try:
+        try:
+            write_all(fd, data)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except BaseException:
+        remove(temporary)
+        raise
+
+
+def read_file(path: str, limit: int = 1 << 20) -> bytes:
+    """The content of a regular file, at most `limit` bytes of it; b"" if there is none.
+
+    Raises:
+        OSError: it cannot be read, or it is a symlink.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return b""
+    try:
+        return read_all(fd, limit)
+    finally:
+        os.close(fd)
+
+
+def remove(path: str) -> None:
+    """Unlink; nothing to do if it is not there."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+def read_all(fd: int, limit: int) -> bytes:
+    """Read to the end, or to `limit` bytes."""
+    data = bytearray()
+    while len(data) < limit and (chunk := os.read(fd, min(_CHUNK, limit - len(data)))):
+        data += chunk
+    return bytes(data)
+
+
+def read_stdin(limit: int) -> bytes:
+    """All of standard input; b"" for a terminal, where nobody will send an end of file.
+
+    Raises:
+        ValueError: it is longer than `limit` bytes.
+    """
+    data = b"" if os.isatty(0) else read_all(0, limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"standard input is longer than {limit} bytes")
+    return data
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of it."""
+    while data:
+        data = data[os.write(fd, data) :]

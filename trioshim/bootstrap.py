@@ -1,0 +1,239 @@
+"""What containerd says when it runs this binary, and what follows from it.  Pure.
+
+Every daemon from 1.3 to 2.4 is understood: the flags never changed, the standard input of `start`
+did (2.3), and one answer fits all: a plain `unix://` address.  Here is what is decided; `_start`,
+`_delete` and `_info` do it.  Nothing here imports trio, protobuf, dataclasses or typing: `start`
+and `delete` run once for each container, and every import is paid each time.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from posixpath import join, normpath
+
+from ._arguments import Arguments, Verb, check_arguments, parse_arguments
+from ._identifiers import check_identifier
+from ._wire import Fields
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "Arguments",
+    "Bootstrap",
+    "Verb",
+    "check_arguments",
+    "check_identifier",
+    "parse_arguments",
+    "plain_path",
+    "read_bootstrap",
+    "runtime_binary",
+    "server_argv",
+    "server_environment",
+    "shim_cgroup",
+    "socket_address",
+    "ttrpc_address",
+]
+
+NAME = "containerd-shim-trio-v1"
+SOCKET_DIRECTORY = "/run/containerd/s"
+STDIN_LIMIT = 10 << 20
+
+# sockaddr_un holds 108 bytes with the final NUL.  containerd 2.3 allows a socket_dir of 42
+# characters, which with "/" and 64 digits is exactly this.
+_SOCKET_PATH_LIMIT = 107
+_LOG_LEVEL_DEBUG = -4
+
+_RUNC_OPTIONS = "containerd.runc.v1.Options"
+# Which field holds `shim_cgroup` in the option messages that have one.
+_SHIM_CGROUP_FIELD = {_RUNC_OPTIONS: 3, "containerd.linux.runc.CreateOptions": 9}
+_BINARY_NAME_FIELD = {_RUNC_OPTIONS: 6}
+
+
+class Bootstrap(
+    namedtuple(
+        "Bootstrap",
+        ("options", "socket_dir", "debug", "address", "ttrpc_address", "daemon_version"),
+        defaults=((), "", False, "", "", ""),
+    )
+):
+    """What `start` is told on its standard input; immutable.
+
+    Attributes:
+        options: pairs of type name (without the part up to the last "/") and serialized message.
+        socket_dir: where to make the socket; "" for the default.
+        debug: the log level is debug or trace.
+        address: the daemon's gRPC socket; "" before 2.3.
+        ttrpc_address: the daemon's ttrpc socket; "" before 2.3.
+        daemon_version: "" before 2.3.
+    """
+
+    __slots__ = ()
+    options: tuple[tuple[str, bytes], ...]
+    socket_dir: str
+    debug: bool
+    address: str
+    ttrpc_address: str
+    daemon_version: str
+
+
+# ---------------------------------------------------------------- standard input
+
+
+def read_bootstrap(data: bytes, id: str, namespace: str) -> Bootstrap:  # noqa: A002 (the flag)
+    """Understand the standard input of `start`.
+
+    Up to containerd 2.2 it is empty or an Any with the runtime options, since 2.3 it is a
+    BootstrapParams.  Either can be decoded as the other, so it is BootstrapParams only if it
+    repeats the id and the namespace of the command line.  What is neither counts as no options:
+    the daemons since 1.7 do not fail a start for that.
+
+    Args:
+        data: all of it.
+        id: `-id`.
+        namespace: `-namespace`.
+    """
+    try:
+        fields = Fields(data)
+        if _text(fields, 1) == id and _text(fields, 2) == namespace:
+            return _read_params(fields)
+        return Bootstrap(options=_read_any(data))
+    except ValueError:
+        return Bootstrap()
+
+
+def _text(fields: Fields, number: int) -> str:
+    return fields.block(number).decode("utf-8", "replace")
+
+
+def _read_params(fields: Fields) -> Bootstrap:
+    extensions = [Fields(extension).block(1) for extension in fields.all(8)]
+    return Bootstrap(
+        options=tuple(option for extension in extensions for option in _read_any(extension)),
+        socket_dir=fields.text(9),
+        debug=fields.integer(3) <= _LOG_LEVEL_DEBUG,
+        address=fields.text(6),
+        ttrpc_address=fields.text(5),
+        daemon_version=fields.text(4),
+    )
+
+
+def _read_any(data: bytes) -> tuple[tuple[str, bytes], ...]:
+    fields = Fields(data)
+    name = fields.text(1).rpartition("/")[2]
+    return ((name, fields.block(2)),) if name else ()
+
+
+def _option(options: tuple[tuple[str, bytes], ...], numbers: Mapping[str, int]) -> str:
+    """A string out of the first option message that has it; "" too if it cannot be read."""
+    for name, value in options:
+        try:
+            text = Fields(value).text(numbers[name]) if name in numbers else ""
+        except ValueError:
+            continue
+        if text:
+            return text
+    return ""
+
+
+def shim_cgroup(bootstrap: Bootstrap) -> str:
+    """The cgroup that the server is to live in, relative to the root of each hierarchy, or "".
+
+    Raises:
+        ValueError: it would lead out of the hierarchy.
+    """
+    path = _option(bootstrap.options, _SHIM_CGROUP_FIELD)
+    if ".." in path.split("/"):
+        raise ValueError(f"shim_cgroup {path!r} must not contain '..'")
+    return path.strip("/")
+
+
+def runtime_binary(options: bytes) -> str:
+    """The name of the runtime in a serialized Any of options: `binary_name`, else `runc`.
+
+    Raises:
+        ValueError: it is no Any.
+    """
+    return _option(_read_any(options), _BINARY_NAME_FIELD) or "runc"
+
+
+# ---------------------------------------------------------------- addresses and the server
+
+
+def socket_address(address: str, namespace: str, id: str, directory: str = "") -> str:  # noqa: A002
+    """Where the shim of a container listens: `unix://<directory>/<SHA-256 of all three>`.
+
+    The same rule as containerd's own shims since CVE-2020-15257, so that two daemons, or two
+    namespaces, never meet.
+
+    Args:
+        address: the daemon's gRPC socket, as given by `-address`.
+        namespace: containerd's namespace.
+        id: the container's id.
+        directory: absolute; "" for `/run/containerd/s`.
+
+    Raises:
+        ValueError: the directory is relative, or too long for a unix socket.
+    """
+    directory = directory or SOCKET_DIRECTORY
+    if not directory.startswith("/"):
+        raise ValueError(f"socket directory {directory!r} must be an absolute path")
+    key = normpath("/".join(part for part in (address, namespace, id) if part))
+    if key.startswith("//"):  # POSIX keeps two slashes at the front, Go does not
+        key = key[1:]
+    path = join(normpath(directory), _sha256(key.encode("utf-8", "surrogateescape")))
+    if (size := len(path.encode("utf-8", "surrogateescape"))) > _SOCKET_PATH_LIMIT:
+        raise ValueError(
+            f"socket path {path} has {size} bytes, at most {_SOCKET_PATH_LIMIT} are possible:"
+            " use a shorter socket directory"
+        )
+    return "unix://" + path
+
+
+def _sha256(data: bytes) -> str:
+    # hashlib loads OpenSSL, which costs more than all the rest of this module; the built-in
+    # module has had two names (_sha2 since Python 3.12) and may be left out of a build.
+    for name in ("_sha2", "_sha256", "hashlib"):
+        try:
+            return str(__import__(name).sha256(data).hexdigest())
+        except ImportError:
+            continue
+    raise ImportError("this Python has no SHA-256")
+
+
+def plain_path(address: str) -> str:
+    """A socket's path, with or without `unix://` in front."""
+    return address.removeprefix("unix://")
+
+
+def ttrpc_address(environ: Mapping[str, str], arguments: Arguments) -> str:
+    """The path of the daemon's ttrpc socket, where events go; "" if nobody told.
+
+    Args:
+        environ: TTRPC_ADDRESS in it comes first.
+        arguments: else `<-address>.ttrpc`, the daemon's default.
+    """
+    told = plain_path(environ.get("TTRPC_ADDRESS", ""))
+    address = plain_path(arguments.address)
+    return told or (address + ".ttrpc" if address else "")
+
+
+def server_argv(executable: str, arguments: Arguments) -> list[str]:
+    """The command line of the server that `start` leaves behind.
+
+    `-I` keeps PYTHONPATH and its kin, which come with the daemon's environment, out of it.
+    """
+    argv = [executable, "-I", "-m", "trioshim", "-namespace", arguments.namespace]
+    argv += ["-id", arguments.id, "-address", arguments.address]
+    return [*argv, "-debug"] if arguments.debug else argv
+
+
+def server_environment(environ: Mapping[str, str], bootstrap: Bootstrap) -> dict[str, str]:
+    """The environment of the server: the daemon's, without systemd's NOTIFY_SOCKET.
+
+    What BootstrapParams says about addresses fills in what a later daemon may leave out.
+    """
+    told = {"TTRPC_ADDRESS": bootstrap.ttrpc_address, "GRPC_ADDRESS": bootstrap.address}
+    kept = {key: value for key, value in environ.items() if key != "NOTIFY_SOCKET"}
+    return {key: value for key, value in told.items() if value} | kept

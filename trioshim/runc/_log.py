@@ -1,0 +1,176 @@
+"""What runc says: its log, its output, and which error of ours that is.
+
+Pure.  The texts matter: docker and the kubelet look for some of them, so the beginnings
+("OCI runtime create failed: ") and the words for "already gone" are containerd's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from dataclasses import dataclass
+
+from ..errors import NotFoundError, RuntimeFailedError, ShimError
+from ._argv import Verb
+
+_PREFIXES = {
+    Verb.CREATE: "OCI runtime create failed",
+    Verb.START: "OCI runtime start failed",
+    Verb.EXEC: "OCI runtime exec failed",
+    Verb.RESTORE: "OCI runtime restore failed",
+    Verb.KILL: "unknown error after kill",
+    Verb.PAUSE: "OCI runtime pause failed",
+    Verb.RESUME: "OCI runtime resume failed",
+    Verb.UPDATE: "OCI runtime update failed",
+    Verb.CHECKPOINT: "OCI runtime checkpoint failed",
+    Verb.DELETE: "failed to delete task",
+}
+# runc says the first; crun names the files of its state that are not there.
+_NO_CONTAINER = re.compile(
+    r"does not exist|(error opening file .*/status|cannot open directory )[^:]*: no such file",
+    re.IGNORECASE,
+)
+_NO_PROCESS = re.compile(
+    r"process already finished|container not running|no such process", re.IGNORECASE
+)
+
+
+class Excerpt:
+    """The beginning and the end of a text of any length, in bounded memory."""
+
+    HEAD = 4 * 1024
+    TAIL = 60 * 1024
+
+    def __init__(self) -> None:
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._left_out = 0
+
+    def add(self, data: bytes) -> None:
+        room = self.HEAD - len(self._head)
+        self._head += data[:room]
+        self._tail += data[room:]
+        surplus = max(0, len(self._tail) - self.TAIL)
+        del self._tail[:surplus]
+        self._left_out += surplus
+
+    def text(self) -> str:
+        gap = f"\n[{self._left_out} bytes left out]\n".encode() if self._left_out else b""
+        return (self._head + gap + self._tail).decode(errors="replace").strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one command ended.
+
+    Attributes:
+        verb, argv: what was run.
+        status: its exit status; 128 + the signal's number when a signal ended it.
+        output: what it wrote where we listened, shortened.
+        logged: the last error in its log; "" if there is none.
+        log_trouble: why its log could not be read; "" if it could.
+    """
+
+    verb: Verb
+    argv: tuple[str, ...]
+    status: int = 0
+    output: str = ""
+    logged: str = ""
+    log_trouble: str = ""
+
+    @property
+    def failure(self) -> str:
+        """The failure in go-runc's words, from the exit status and the output alone."""
+        said = self.output or self.logged
+        ended = f"{self.argv[0]} did not terminate successfully: {_ending(self.status)}"
+        return f"{ended}: {said}" if said else ended
+
+    @property
+    def no_container(self) -> bool:
+        """It failed because the runtime does not know the container."""
+        return _NO_CONTAINER.search(f"{self.output}\n{self.logged}") is not None
+
+    @property
+    def no_process(self) -> bool:
+        """It failed because the process has ended."""
+        return _NO_PROCESS.search(f"{self.output}\n{self.logged}") is not None
+
+
+def _ending(status: int) -> str:
+    number = status - 128
+    if 0 < number < signal.NSIG:
+        names = {int(known): known.name for known in signal.Signals}
+        return f"exit status {status} ({names.get(number, f'signal {number}')})"
+    return f"exit status {status}"
+
+
+def last_error(log: bytes) -> str:
+    """The last error in a log of JSON lines, trimmed and shortened; "" if there is none."""
+    for line in reversed(log.splitlines()):
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            continue  # a line that was cut, or that is not runc's
+        if not isinstance(entry, dict) or str(entry.get("level")).lower() != "error":
+            continue
+        return _shortened(str(entry.get("msg") or ""))
+    return ""
+
+
+def _shortened(text: str) -> str:
+    excerpt = Excerpt()
+    excerpt.add(text.encode(errors="replace"))
+    return excerpt.text()
+
+
+def failed(result: Result, prefix: str = "") -> RuntimeFailedError:
+    """The error for a command that failed, told by its log if that says something."""
+    if result.log_trouble:
+        why = f"unable to retrieve OCI runtime error ({result.log_trouble}): {result.failure}"
+    else:
+        why = result.logged or result.failure
+    return _error(result, f"{prefix or _PREFIXES[result.verb]}: {why}")
+
+
+def failed_raw(result: Result, ending: str = "") -> RuntimeFailedError:
+    """The error for a command whose failure containerd passes on without its log."""
+    return _error(result, result.failure + ending)
+
+
+def kill_failed(result: Result) -> ShimError:
+    """The error for a failed kill: `NotFoundError` for what has ended, as clients expect."""
+    if result.no_process:
+        return NotFoundError("process already finished")
+    if result.no_container:
+        return NotFoundError("no such container")
+    return _error(result, f"{_PREFIXES[Verb.KILL]}: {result.failure}")
+
+
+def criu_failed(result: Result, dump_log: str) -> RuntimeFailedError:
+    """The error for a failed checkpoint: the first line, and where criu's log is now."""
+    first, *_ = result.failure.splitlines()
+    return _error(result, f"{first} path= {dump_log}")
+
+
+def not_started(verb: Verb, argv: tuple[str, ...], error: OSError) -> RuntimeFailedError:
+    """The error for a command that could not be started at all."""
+    if isinstance(error, FileNotFoundError):
+        why = "executable file not found in $PATH"
+        advice = "; install it on this host, or set binary_name in the runtime's options"
+    else:
+        why, advice = error.strerror or str(error), ""
+    message = f'{_PREFIXES[verb]}: exec: "{argv[0]}": {why}{advice}'
+    return RuntimeFailedError(message, argv=argv, status=127)
+
+
+def no_pid(argv: tuple[str, ...], why: str) -> RuntimeFailedError:
+    """The error for a command that ended well and left no process that is ours."""
+    message = f"failed to retrieve OCI runtime container pid: {why}"
+    return RuntimeFailedError(message, argv=argv, status=0)
+
+
+def _error(result: Result, message: str) -> RuntimeFailedError:
+    return RuntimeFailedError(
+        message, argv=result.argv, status=result.status, log=result.logged or result.output
+    )

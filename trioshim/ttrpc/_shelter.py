@@ -1,0 +1,48 @@
+"""A nursery for helpers: they live exactly as long as the block they help.
+
+A cancellation from outside reaches the block, but not its helpers: while the block still says
+good-bye inside of a shield, its reader reads and its writer writes.  And the block's own error
+comes out as it is, not in an `ExceptionGroup`.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+__all__ = ["open_shelter"]
+
+
+@asynccontextmanager
+async def open_shelter() -> AsyncIterator[trio.Nursery]:
+    """Open a nursery whose tasks are cancelled by the end of the block and by nothing else.
+
+    Raises:
+        ExceptionGroup: a helper failed; the block is cancelled then.
+    """
+    scope = trio.CancelScope(shield=True)
+    error: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        helpers = await nursery.start(_shelter, scope)
+        try:
+            yield helpers
+        except BaseException as exc:  # noqa: BLE001 (raised again below, Cancelled too)
+            error = exc
+        scope.cancel()
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error  # or the traceback and this frame keep each other alive
+
+
+async def _shelter(scope: trio.CancelScope, *, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    with scope:
+        async with trio.open_nursery() as helpers:
+            task_status.started(helpers)
+            await trio.sleep_forever()
