@@ -24,6 +24,7 @@ from .linux import (
     LinuxKernel,
     PrivateListener,
     become_subreaper,
+    keep_fds,
     open_listener,
     write_file,
 )
@@ -48,7 +49,10 @@ def serve_forever(arguments: Arguments) -> None:
         OSError: there is no socket to serve on.
     """
     with _logging(arguments), _listening() as listener:
+        keep_fds()
         become_subreaper()
+        if arguments.unknown:
+            log.warning("unknown flags: %s", " ".join(arguments.unknown))
         log.info("shim %s of %s serves, pid %d", __version__, arguments.id, os.getpid())
         try:
             trio.run(_serve, arguments, listener, restrict_keyboard_interrupt_to_checkpoints=True)

@@ -95,11 +95,19 @@ class Cgroup(Protocol):
         ...
 
     def stats(self) -> Message:
-        """`io.containerd.cgroups.v1.Metrics` or its v2 twin.  Missing files leave fields unset."""
+        """`io.containerd.cgroups.v1.Metrics` or its v2 twin.  Missing files leave fields unset.
+
+        Raises:
+            OSError: out of file descriptors or memory.
+        """
         ...
 
     def pids(self) -> list[int]:
-        """Every process in it and below it, ascending; empty once it is gone."""
+        """Every process in it and below it, ascending; empty once it is gone.
+
+        Raises:
+            OSError: out of file descriptors or memory.
+        """
         ...
 
     def close(self) -> None: ...

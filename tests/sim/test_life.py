@@ -49,6 +49,27 @@ async def test_a_container_lives_from_create_to_shutdown(autojump_clock: trio.ab
     assert world.kernel.files["/bundles/c1/exit"].split()[:2] == [b"%d" % created.pid, b"7"]
 
 
+async def test_a_process_that_ends_at_once_has_started_first(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    """Law 1: it has ended long before the runtime's start returns (containerd#7111)."""
+
+    async def step(verb: str) -> None:
+        if verb == "start returns":
+            await trio.sleep(1)
+
+    program = Program(status=3, dies="start")
+    async with open_shim(program=lambda *_: program, step=step) as world, world.client() as shim:
+        await shim.create(ask.create("c1"))
+        await shim.start(ask.start("c1"))
+        assert (await shim.wait(ask.wait("c1"))).exit_status == 3
+        await shim.delete(ask.delete("c1"))
+        await shim.shutdown(ask.shutdown())
+        await world.stopped.wait()
+    kinds = [type(event).__name__ for event in world.publisher.events]
+    assert kinds == ["TaskCreate", "TaskStart", "TaskExit", "TaskDelete"]
+
+
 async def test_execs_come_and_go(autojump_clock: trio.abc.Clock) -> None:
     """Two execs, one ends by itself, one with its container; each has its events."""
     programs = {"": Program(after=None), "quick": Program(status=3, after=0.5)}

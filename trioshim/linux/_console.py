@@ -4,9 +4,9 @@ Promises: the socket listens before the runtime runs and its directory is gone a
 master is one terminal, close-on-exec and non-blocking, or an error; no fd that a wrong message
 brought is left open.
 
-Rules: EIO from a master means that no process has the terminal open at this moment.  While the
-process lives it may be opened (again), so we wait; once the process is known to have ended it
-is the end of the output.  Nothing else tells the two apart without a race.
+Rules: EIO from reading a master means that no process has the terminal open at this moment.
+While the process lives it may be opened (again), so we wait; once the process is known to have
+ended it is the end of the output.  Nothing else tells the two apart without a race.
 """
 
 from __future__ import annotations
@@ -75,10 +75,6 @@ class Master(Fd):
             return os.write(self.fileno(), data)
         except BlockingIOError:
             await trio.lowlevel.wait_writable(self.fileno())
-        except OSError as error:
-            if error.errno != errno.EIO or self._over.is_set():
-                raise
-            await self._nobody_there()
         return 0
 
     async def _nobody_there(self) -> None:
@@ -154,12 +150,12 @@ def _listen(path: str, *, sticky: bool) -> socket.socket:
 async def _receive_master(connection: trio.socket.SocketType) -> Master:
     room = socket.CMSG_SPACE(_SOME_FDS * struct.calcsize("i"))
     # Without the flag the fds that Python receives would be inherited by the next runtime.
-    _, messages, flags, _ = await connection.recvmsg(4096, room, socket.MSG_CMSG_CLOEXEC)
+    _, messages, _, _ = await connection.recvmsg(4096, room, socket.MSG_CMSG_CLOEXEC)
     numbers = array.array("i")
     for level, kind, data in messages:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
-    if len(numbers) == 1 and not flags & socket.MSG_CTRUNC and os.isatty(numbers[0]):
+    if len(numbers) == 1 and os.isatty(numbers[0]):
         os.set_blocking(numbers[0], False)
         return Master(numbers[0])
     for number in numbers:

@@ -10,6 +10,7 @@ Rules: everything is close-on-exec; nothing here blocks the event loop.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import select
 from contextlib import suppress
@@ -17,6 +18,8 @@ from types import TracebackType
 from typing import Self
 
 import trio
+
+logger = logging.getLogger("trioshim.stdio")
 
 CHUNK = 64 * 1024
 PIPE_SIZE = 1024 * 1024
@@ -44,7 +47,11 @@ class Fd:
         number, self._number = self._number, -1
         if number >= 0:
             trio.lowlevel.notify_closing(number)
-            os.close(number)
+            try:
+                os.close(number)
+            except OSError as error:
+                # A network's file system may tell only now that it could not write.
+                logger.warning("closing fd %d: %s", number, error)
 
     def dup(self) -> Self:
         """A second one for the same open file, so that two tasks can wait for it."""

@@ -81,7 +81,6 @@ async def open_log_file(path: str, owned: AsyncExitStack) -> File:
     file = owned.enter_context(File(await trio.to_thread.run_sync(_create, path)))
     if not _is(file, stat.S_ISREG) and not _is(file, stat.S_ISCHR):
         raise InvalidArgumentError(f"file://{path} is not a regular file")
-    os.set_blocking(file.fileno(), True)
     return file
 
 

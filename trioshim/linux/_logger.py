@@ -54,10 +54,8 @@ class LoggerProcess:
         self._kernel = kernel
         self._child: Child | None = None
         self._name = f"{spec.id}: logger {route.argv[0]}"
-        pipes = [make_pipe(), make_pipe()]
-        for end in (end for pipe in pipes for end in pipe):
-            fds.enter_context(end)
-        (self._out, self.stdout), (self._err, self.stderr) = pipes
+        self._out, self.stdout = (fds.enter_context(end) for end in make_pipe())
+        self._err, self.stderr = (fds.enter_context(end) for end in make_pipe())
 
     # ------------------------------------------------------------ for `drain`
 

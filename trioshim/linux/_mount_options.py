@@ -148,11 +148,11 @@ def share_lowerdirs(options: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     unchanged = "", tuple(options)
     values = [option for option in options if option.startswith(_LOWERDIR)]
     layers = values[0].removeprefix(_LOWERDIR).split(":") if len(values) == 1 else []
-    if len(layers) < 2 or not all(_is_plain(layer) for layer in layers):
+    if not layers or not all(_is_plain(layer) for layer in layers):
         return unchanged
     shared = posixpath.commonpath(layers)
     start = shared + "/"
-    if shared == "/" or not all(layer.startswith(start) for layer in layers):
+    if not all(layer.startswith(start) for layer in layers):
         return unchanged
     short = _LOWERDIR + ":".join(layer.removeprefix(start) for layer in layers)
     return shared, tuple(short if option is values[0] else option for option in options)

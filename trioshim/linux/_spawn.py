@@ -37,7 +37,8 @@ def keep_fds() -> None:
     for fd in map(int, os.listdir("/proc/self/fd")):
         # The one that listed the directory is in the list and gone.
         with suppress(OSError):
-            os.set_inheritable(fd, fd <= 2)
+            if fd not in _STANDARD:
+                os.set_inheritable(fd, False)
 
 
 def spawn_process(

@@ -88,39 +88,31 @@ class Listener:
         return {**fds, 1: self._theirs, 2: self._theirs}
 
     async def listen(self) -> None:
-        """Read until every writer is gone."""
+        """Read until cancelled.  There is no end: our own copy of theirs keeps the pipe open."""
         while self._ours is not None:
             await trio.lowlevel.wait_readable(self._ours)
-            if self._read_some() == b"":
-                return
+            self._read_some()
 
     def text(self) -> str:
         """What was heard, with what is still in the pipe.  Does not wait."""
-        reads = 0
-        while self._ours is not None and reads < _READS_AFTER_END and self._read_some():
-            reads += 1
+        for _ in range(_READS_AFTER_END):
+            if not self._read_some():
+                break
         return self._excerpt.text()
 
-    def close_theirs(self) -> None:
-        if self._theirs is not None:
-            os.close(self._theirs)
-            self._theirs = None
-
     def close(self) -> None:
-        self.close_theirs()
-        if self._ours is not None:
-            os.close(self._ours)
-            self._ours = None
+        for fd in (self._ours, self._theirs):
+            if fd is not None:
+                os.close(fd)
 
-    def _read_some(self) -> bytes | None:
-        """What is in the pipe: b"" at its end, None if there is nothing now."""
-        assert self._ours is not None
+    def _read_some(self) -> bool:
+        if self._ours is None:
+            return False
         try:
-            data = os.read(self._ours, _READ_SIZE)
+            self._excerpt.add(os.read(self._ours, _READ_SIZE))
         except BlockingIOError:
-            return None
-        self._excerpt.add(data)
-        return data
+            return False
+        return True
 
 
 async def run(kernel: Kernel, command: Command) -> Result:
@@ -148,7 +140,6 @@ async def _run(kernel: Kernel, command: Command, listener: Listener) -> Exit | N
         child = kernel.spawn(command.argv, fds=listener.fds(command.fds))
     except OSError as error:
         raise not_started(command.verb, command.argv, error) from error
-    listener.close_theirs()
     ended = None
     try:
         ended = await _wait(child, listener, command.timeout)

@@ -49,6 +49,7 @@ log = logging.getLogger("trioshim.container")
 Bring = Callable[[ContainerSpec, Stdio], Awaitable[Child]]
 
 UNDO_GRACE = 10.0  # seconds for undoing a Create that failed
+UNKNOWN = 255  # the exit status that containerd itself makes up when it cannot know
 EXIT_GRACE = 10.0  # seconds for init to end when Delete has killed it
 
 
@@ -154,6 +155,13 @@ class Container:
         if self.cgroup is not None:
             self.cgroup.close()
 
+    async def give_up(self) -> None:
+        """Its life has failed by a bug of ours: end it, so that nobody waits for its exit."""
+        with trio.move_on_after(UNDO_GRACE):
+            await self._undo_create()
+        if self.init.child is not None and self.init.exit is None:
+            self._exited(Exit(UNKNOWN, self._kernel.now()))
+
     async def _give_birth(self, bring: Bring) -> None:
         assert self.init.stdio is not None
         child = await bring(self.spec, self.init.stdio)
@@ -178,6 +186,8 @@ class Container:
     async def _logged(self, what: str, step: Awaitable[None]) -> None:
         try:
             await step
+        except NotFoundError as error:
+            log.debug("%s: nothing to %s: %s", self.spec.id, what, error)
         except (ShimError, OSError) as error:
             log.warning("%s: cannot %s: %s", self.spec.id, what, error)
 
@@ -310,7 +320,11 @@ class Container:
 
     def pids(self) -> list[int]:
         """Every process of the container; init's at least, as long as it lives (P22)."""
-        found = self.cgroup.pids() if self.cgroup is not None else []
+        try:
+            found = self.cgroup.pids() if self.cgroup is not None else []
+        except OSError as error:  # out of fds: a daemon takes an error here for a leaked shim
+            log.warning("%s: cannot list its processes: %s", self.spec.id, error)
+            found = []
         if not found and self.init.child is not None and self.init.exit is None:
             found = [self.init.pid]
         return found

@@ -92,7 +92,8 @@ class Containers:
         except Exception:
             if not container.created:  # Create answers with this
                 raise
-            log.exception("container %s failed and is forgotten", container.spec.id)
+            log.exception("container %s failed and is removed", container.spec.id)
+            await container.give_up()
         finally:
             self._forget(container)
             container.init.exited.set()  # whoever waits, waits for nothing

@@ -28,6 +28,7 @@ class Program:
         ignores: signals that do nothing.
         dies: ends before the runtime's verb (`create`, `start`, `exec`) has returned.
         out_of_memory: the kernel kills it, and says so in the cgroup.
+        lingers: virtual seconds that it takes to die when its container is killed (D-state).
     """
 
     status: int = 0
@@ -35,6 +36,7 @@ class Program:
     ignores: frozenset[int] = frozenset()
     dies: str = ""
     out_of_memory: bool = False
+    lingers: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -45,7 +47,7 @@ class FakeContainer:
     cgroup: FakeCgroup
     program: Program
     state: str = "created"
-    processes: list[FakeProcess] = field(default_factory=list)
+    processes: list[tuple[FakeProcess, Program]] = field(default_factory=list)
 
 
 class FakeRuntime(Runtime):
@@ -55,7 +57,8 @@ class FakeRuntime(Runtime):
         kernel: where the processes are.
         world: nursery in which running programs end.
         program: the program of a process, by container id and exec id ("" for init).
-        step: awaited inside each verb, with its name: takes time, or fails.
+        step: awaited inside each verb, with its name: takes time, or fails.  Awaited again
+            with "<verb> returns", when a start, an exec or a create has done its work.
         shared_pid_namespace: init's end does not take the execs with it.
 
     Attributes:
@@ -86,6 +89,12 @@ class FakeRuntime(Runtime):
         if self._step is not None:
             await self._step(verb)
 
+    async def _return(self, verb: str) -> None:
+        # What it has started may have ended long before it returns.
+        await trio.lowlevel.checkpoint()
+        if self._step is not None:
+            await self._step(f"{verb} returns")
+
     def _get(self, id_: str) -> FakeContainer:
         try:
             return self.containers[id_]
@@ -102,7 +111,7 @@ class FakeRuntime(Runtime):
             container = self._new(spec.id)
             if container.program.dies == "create":
                 self._end(container.init, container)
-            await trio.lowlevel.checkpoint()
+            await self._return("create")
             return self.kernel.adopt(container.init.pid)
 
     async def restore(self, spec: ContainerSpec, stdio: Stdio) -> Child:  # noqa: ARG002
@@ -111,7 +120,7 @@ class FakeRuntime(Runtime):
             container = self._new(spec.id)
             container.state = "running"
             self._run(container.init, container, container.program)
-            await trio.lowlevel.checkpoint()
+            await self._return("restore")
             return self.kernel.adopt(container.init.pid)
 
     async def start(self, spec: ContainerSpec) -> None:
@@ -121,7 +130,7 @@ class FakeRuntime(Runtime):
             raise RuntimeFailedError("OCI runtime start failed: cannot start a stopped container")
         container.state = "running"
         self._run(container.init, container, container.program)
-        await trio.lowlevel.checkpoint()
+        await self._return("start")
 
     async def exec(self, spec: ContainerSpec, process: ExecSpec, stdio: Stdio) -> Child:  # noqa: ARG002
         with self.kernel.birth():
@@ -130,9 +139,10 @@ class FakeRuntime(Runtime):
             if container.init.exit is not None:
                 raise RuntimeFailedError("OCI runtime exec failed: container is stopped")
             child = self.kernel.fork(cgroup=container.cgroup)
-            container.processes.append(child)
-            self._run(child, container, self._program(spec.id, process.id))
-            await trio.lowlevel.checkpoint()
+            program = self._program(spec.id, process.id)
+            container.processes.append((child, program))
+            self._run(child, container, program)
+            await self._return("exec")
             return self.kernel.adopt(child.pid)
 
     async def kill(self, spec: ContainerSpec, init: Child, signum: int, *, all: bool) -> None:  # noqa: A002, ARG002
@@ -140,7 +150,8 @@ class FakeRuntime(Runtime):
         container = self._get(spec.id)
         if container.init.exit is not None:
             raise NotFoundError("process already finished")
-        for process in [container.init, *(container.processes if all else [])]:
+        self.kernel.signal(container.init, signum)
+        for process, _ in container.processes if all else []:
             self.kernel.signal(process, signum)
 
     async def kill_remaining(self, spec: ContainerSpec) -> None:
@@ -211,5 +222,12 @@ class FakeRuntime(Runtime):
             self.kernel.end(process, program.status)
 
     def _kill_all(self, container: FakeContainer) -> None:
-        for process in container.processes:
-            self.kernel.end(process, 128 + 9)
+        for process, program in container.processes:
+            if program.lingers:
+                self._world.start_soon(self._die_slowly, process, program.lingers)
+            else:
+                self.kernel.end(process, 128 + 9)
+
+    async def _die_slowly(self, process: FakeProcess, seconds: float) -> None:
+        await trio.sleep(seconds)
+        self.kernel.end(process, 128 + 9)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import trio
 import trio.testing
 
-from ..abc import Runtime
 from ..client import TaskClient
 from ..shim import serve
 from ..ttrpc import open_client
@@ -91,7 +90,7 @@ async def open_shim(
     publishing: Callable[[], Awaitable[None]] | None = None,
     shared_pid_namespace: bool = False,
     pid_max: int = 32768,
-    wrap: Callable[[FakeRuntime], Runtime] = lambda runtime: runtime,
+    runtime_class: type[FakeRuntime] = FakeRuntime,
 ) -> AsyncIterator[World]:
     """Run a shim in memory for the time of the block.
 
@@ -101,11 +100,11 @@ async def open_shim(
         publishing: awaited before each event is delivered.
         shared_pid_namespace: the containers share the host's pid namespace.
         pid_max: the largest pid; see `FakeKernel`.
-        wrap: puts another runtime around the fake one.
+        runtime_class: a fake runtime with habits of its own.
     """
     async with trio.open_nursery() as nursery, trio.open_nursery() as programs:
         kernel = FakeKernel(pid_max=pid_max)
-        runtime = FakeRuntime(
+        runtime = runtime_class(
             kernel,
             programs,
             program=program,
@@ -120,17 +119,20 @@ async def open_shim(
             trio.CancelScope(),
             trio.Event(),
         )
-        nursery.start_soon(_serve, world, wrap(runtime))
+        nursery.start_soon(_serve, world)
         yield world
         world.serving.cancel()
         programs.cancel_scope.cancel()
 
 
-async def _serve(world: World, runtime: Runtime) -> None:
+async def _serve(world: World) -> None:
     try:
         with world.serving:
             await serve(
-                world.listener, runtime=runtime, kernel=world.kernel, publisher=world.publisher
+                world.listener,
+                runtime=world.runtime,
+                kernel=world.kernel,
+                publisher=world.publisher,
             )
     finally:
         world.stopped.set()

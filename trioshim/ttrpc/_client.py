@@ -131,7 +131,7 @@ class Client:
         if timeout <= 0:
             await trio.lowlevel.checkpoint()
             raise DeadlineExceededError
-        nano = min(max(int(timeout * 1e9), 1), _MAX_NANO)
+        nano = int(min(max(timeout * 1e9, 1), _MAX_NANO))
         with trio.move_on_after(timeout):
             return await self._call(service, method, payload, nano, pairs)
         raise DeadlineExceededError

@@ -29,7 +29,6 @@ from ._events import (
     Data,
     Event,
     LocalProtocolError,
-    Mode,
     NeedData,
     RemoteProtocolError,
     Request,
@@ -56,11 +55,8 @@ class _Stream(Enum):
     HALF_CLOSED = "nothing"
 
 
-_FIRST_STATE = {
-    Mode.UNARY: _Stream.UNARY,
-    Mode.REMOTE_CLOSED: _Stream.HALF_CLOSED,
-    Mode.REMOTE_OPEN: _Stream.OPEN,
-}
+# In the order of Mode's numbers: to index is quicker than to hash an enum.
+_FIRST_STATE = (_Stream.UNARY, _Stream.HALF_CLOSED, _Stream.OPEN)
 _NOT_ACTIVE = "StreamID is no longer active"
 
 

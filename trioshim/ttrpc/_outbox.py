@@ -67,11 +67,14 @@ class Outbox:
             return
         # Stays set when a write fails: after a torn frame nothing that follows makes sense.
         self._writing = True
-        while self._frames:
-            batch = self._take()
-            with trio.fail_after(self._send_timeout):
-                await self._stream.send_all(batch)
-        self._writing = False
+        with trio.CancelScope() as scope:
+            while self._frames:
+                # One scope for all writes: `fail_after` costs more than the write itself.
+                scope.deadline = trio.current_time() + self._send_timeout
+                await self._stream.send_all(self._take())
+            self._writing = False
+        if scope.cancelled_caught:
+            raise trio.TooSlowError
 
     def _take(self) -> bytes:
         _, frame = self._frames.popitem(last=False)

@@ -1,0 +1,301 @@
+"""One gRPC connection: purerpc's protocol engine on our own stream, unary calls only.
+
+purerpc and h2 turn bytes into events and back (`_grpc_wire`); reading, writing and the life of a
+call are here.
+
+Rules of this file:
+
+* the reader never waits for a call; it waits for the writer only when a peer makes us say much
+  and reads nothing of it;
+* every call has its own task and its own cancel scope: RST_STREAM cancels that scope, so what has
+  to go on nevertheless is for the dispatcher to hand to somebody else (law 8);
+* one task writes at a time, for all, and whole frames only; a write that is cut short is the last
+  one (law 10);
+* what is wrong with one request is answered on its stream; what is wrong with the framing ends
+  this connection, never another one (law 9);
+* purerpc and h2 have no type hints: what is theirs is `Any` (`self._grpc`, events), nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+from h2 import events
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError, StreamClosedError
+
+from ..errors import ResourceExhaustedError, ShimError, StatusError
+from ._grpc_wire import (
+    MAX_STREAMS,
+    announce_goaway,
+    grpc_status,
+    open_connection,
+    pack_message,
+    read_headers,
+    read_message,
+)
+from ._service import Dispatcher
+
+__all__ = ["serve_grpc"]
+
+log = logging.getLogger("trioshim.rpc")
+
+_CHUNK = 64 * 1024
+_PIECE = 1024 * 1024  # what is written under one deadline
+_MUCH = 1024 * 1024  # unwritten: the reader waits
+_LAST_WORDS = 1.0  # seconds for the GOAWAY to a peer that made a mistake
+
+
+async def serve_grpc(
+    stream: trio.abc.Stream,
+    dispatcher: Dispatcher,
+    *,
+    reading: trio.CancelScope,
+    send_timeout: float = 30.0,
+) -> None:
+    """Serve one gRPC connection until the peer is gone, then close it.
+
+    Args:
+        stream: closed on return, however that comes.
+        dispatcher: answers the calls.
+        reading: cancel it to stop: the peer is told with GOAWAY, new requests are refused, the
+            calls that run are finished and answered, then `serve_grpc` returns.
+        send_timeout: seconds for one write; a peer that takes longer is cut off.
+    """
+    async with stream, trio.open_nursery() as listening:
+        async with trio.open_nursery() as calls:
+            served = _Served(stream, dispatcher, calls, send_timeout)
+            with reading:
+                await served.read()
+            if reading.cancelled_caught:
+                served.go_away()
+                listening.start_soon(served.read_to_the_end)
+            else:
+                with trio.move_on_after(_LAST_WORDS):
+                    await served.flush()
+                calls.cancel_scope.cancel()
+        listening.cancel_scope.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A request on its way in, then the call that it became."""
+
+    stream_id: int
+    service: str
+    method: str
+    deadline: float
+    body: bytearray = field(default_factory=bytearray)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+
+class _Served:
+    """A connection being served: the reader and the calls share it."""
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        dispatcher: Dispatcher,
+        tasks: trio.Nursery,
+        send_timeout: float,
+    ) -> None:
+        self._stream = stream
+        self._dispatcher = dispatcher
+        self._tasks = tasks
+        self._send_timeout = send_timeout
+        self._grpc = open_connection()
+        self._arriving: dict[int, _Call] = {}
+        self._running: dict[int, _Call] = {}
+        self._closing = False
+        self._outgoing = bytearray()
+        self._writing = False
+        self._written = trio.lowlevel.ParkingLot()
+        self._window_moved = trio.lowlevel.ParkingLot()
+
+    # ------------------------------------------------------------ reading
+
+    async def read(self) -> None:
+        """Do what the peer says; returns when there is nothing more to expect from it."""
+        while True:
+            self._flush_soon()
+            while len(self._outgoing) > _MUCH:
+                await self._written.park()
+            try:
+                data = await self._stream.receive_some(_CHUNK)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
+            if not data:
+                return
+            try:
+                received = self._grpc.h2_connection.receive_data(bytes(data))
+            except Exception as error:  # noqa: BLE001 (any bytes may come; h2 has no one error)
+                log.info("gRPC: connection ends: %r", error)
+                return
+            for event in received:
+                self._take(event)
+
+    async def read_to_the_end(self) -> None:
+        """While the last calls finish: window updates, resets, and the news that nobody waits."""
+        await self.read()
+        self._tasks.cancel_scope.cancel()
+
+    def go_away(self) -> None:
+        """Tell the peer that no request will be served but those that run."""
+        for stream_id in self._arriving:
+            self._reset(stream_id, ErrorCodes.REFUSED_STREAM)
+        self._arriving.clear()
+        announce_goaway(self._grpc)
+        self._flush_soon()
+        self._closing = True
+
+    def _take(self, event: Any) -> None:
+        match event:
+            case events.RequestReceived():
+                self._begin(event.stream_id, event.headers)
+            case events.DataReceived():
+                self._grpc.acknowledge_received_data(event.stream_id, event.flow_controlled_length)
+                self._add(event.stream_id, event.data)
+            case events.StreamEnded():
+                self._add(event.stream_id, b"", ended=True)
+            case events.StreamReset():
+                self._arriving.pop(event.stream_id, None)
+                if event.stream_id in self._running:
+                    self._running[event.stream_id].scope.cancel()
+            case events.WindowUpdated() | events.RemoteSettingsChanged():
+                self._window_moved.unpark_all()
+
+    def _begin(self, stream_id: int, headers: list[tuple[str, str]]) -> None:
+        if self._closing:
+            self._reset(stream_id, ErrorCodes.REFUSED_STREAM)  # "not begun: try elsewhere"
+            return
+        try:
+            if len(self._arriving) + len(self._running) >= MAX_STREAMS:
+                raise ResourceExhaustedError(f"more than {MAX_STREAMS} calls on one connection")
+            service, method, timeout = read_headers(headers)
+        except ShimError as error:
+            self._refuse(stream_id, error)
+        else:
+            deadline = trio.current_time() + timeout
+            self._arriving[stream_id] = _Call(stream_id, service, method, deadline)
+
+    def _add(self, stream_id: int, data: bytes, *, ended: bool = False) -> None:
+        call = self._arriving.get(stream_id)
+        if call is None:  # refused or reset before
+            return
+        call.body.extend(data)
+        try:
+            message = read_message(call.body, ended=ended)
+        except ShimError as error:
+            self._refuse(stream_id, error)
+            return
+        if message is not None:
+            self._running[stream_id] = self._arriving.pop(stream_id)
+            call.body.clear()
+            self._tasks.start_soon(self._answer, call, message, name=call.method)
+
+    # ------------------------------------------------------------ answering
+
+    async def _answer(self, call: _Call, message: bytes) -> None:
+        try:
+            with call.scope:
+                status, payload = await self._respond(call, message)
+                await self._reply(call.stream_id, status, payload)
+        except ProtocolError as error:  # the stream was reset before its reply
+            log.debug("gRPC: no reply to %s: %s", call.method, error)
+        finally:
+            del self._running[call.stream_id]
+        await self.flush()  # outside of the scope: a reset must not tear the frames of others
+
+    async def _respond(self, call: _Call, message: bytes) -> tuple[Any, bytes]:
+        """The status and the body of the reply."""
+        try:
+            payload = await self._dispatcher.call(
+                call.service, call.method, message, deadline=call.deadline
+            )
+            return grpc_status(None), pack_message(payload)
+        except Exception as error:  # noqa: BLE001 (the peer gets it; Cancelled is no Exception)
+            return _status(call, error), b""
+        except BaseExceptionGroup as group:
+            # A cancelled call may fail in other ways too: say so here, or the connection dies.
+            errors, others = group.split(Exception)
+            if errors is not None:
+                _log_failure(call, errors)
+            assert others is not None
+            raise others from None
+
+    async def _reply(self, stream_id: int, status: Any, payload: bytes) -> None:
+        """Queue the reply: at once if the peer's window is open, else as it opens."""
+        self._grpc.start_response(stream_id)
+        start = 0
+        while start < len(payload):
+            room = self._grpc.flow_control_window(stream_id)
+            if room > 0:
+                self._grpc.send_data(stream_id, payload[start : start + room])
+                start += room
+            else:
+                self._flush_soon()
+                await self._window_moved.park()
+                await trio.lowlevel.checkpoint_if_cancelled()  # reset as it was woken
+        self._grpc.end_response(stream_id, status)
+
+    def _refuse(self, stream_id: int, error: ShimError) -> None:
+        self._arriving.pop(stream_id, None)
+        try:
+            self._grpc.start_response(stream_id)
+            self._grpc.end_response(stream_id, grpc_status(error))
+        except ProtocolError as gone:  # h2 has read on: the peer has reset it already
+            log.debug("gRPC: no reply to stream %d: %s", stream_id, gone)
+            return
+        self._reset(stream_id, ErrorCodes.NO_ERROR)  # answered: do not send the rest
+
+    def _reset(self, stream_id: int, code: Any) -> None:
+        with suppress(StreamClosedError):
+            self._grpc.reset_stream(stream_id, code)
+
+    # ------------------------------------------------------------ writing
+
+    def _flush_soon(self) -> None:
+        """For those who must not wait, or may be cancelled."""
+        self._outgoing += self._grpc.data_to_send()
+        if self._closing and not self._tasks.child_tasks:
+            return  # the last call has been answered: the nursery is closed
+        if self._outgoing and not self._writing:
+            self._tasks.start_soon(self.flush)
+
+    async def flush(self) -> None:
+        """Write what waits; returns at once if another task is doing that, for all."""
+        if self._writing:
+            return
+        # Stays set when a write fails: after a torn frame nothing that follows makes sense.
+        self._writing = True
+        try:
+            while data := bytes(self._outgoing) + self._grpc.data_to_send():
+                self._outgoing.clear()
+                for start in range(0, len(data), _PIECE):
+                    with trio.fail_after(self._send_timeout):
+                        await self._stream.send_all(data[start : start + _PIECE])
+                self._written.unpark_all()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._tasks.cancel_scope.cancel()
+        except trio.TooSlowError:
+            log.warning("gRPC: the peer does not read its replies, closing")
+            self._tasks.cancel_scope.cancel()
+        else:
+            self._writing = False
+
+
+def _status(call: _Call, error: Exception) -> Any:
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if not isinstance(error, ShimError):
+        _log_failure(call, error)
+        error = StatusError(str(error) or type(error).__name__)
+    return grpc_status(error)
+
+
+def _log_failure(call: _Call, error: BaseException) -> None:
+    log.error("gRPC: %s/%s failed", call.service, call.method, exc_info=error)

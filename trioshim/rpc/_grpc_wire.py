@@ -1,0 +1,194 @@
+"""The seam to purerpc and h2: what gRPC is in bytes and headers, and nothing that waits.
+
+Rules of this file:
+
+* whatever a peer's headers and bytes are, they come out as values or as a `ShimError`;
+* the messages are taken apart here, not by purerpc: one a call, none larger than `MAX_MESSAGE`,
+  none compressed (purerpc takes zlib's format for gzip, and unpacks without a limit);
+* purerpc and h2 have no type hints: what is theirs is `Any`, nothing else.
+
+Importing purerpc patches h2 for the whole process and takes its time, so the listener imports
+this when the first gRPC client comes and not before.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import h2.connection
+import h2.settings
+from h2.exceptions import StreamClosedError
+from h2.settings import SettingCodes
+from purerpc.grpclib.config import GRPCConfiguration
+from purerpc.grpclib.connection import GRPCConnection
+from purerpc.grpclib.events import RequestReceived
+from purerpc.grpclib.exceptions import ProtocolError
+from purerpc.grpclib.headers import HeaderDict
+from purerpc.grpclib.status import Status
+
+from ..errors import (
+    InvalidArgumentError,
+    ResourceExhaustedError,
+    ShimError,
+    UnimplementedError,
+    to_status,
+)
+
+__all__ = [
+    "MAX_MESSAGE",
+    "MAX_STREAMS",
+    "announce_goaway",
+    "grpc_status",
+    "open_connection",
+    "pack_message",
+    "read_headers",
+    "read_message",
+]
+
+MAX_MESSAGE = 4 * 1024 * 1024  # as in ttrpc
+MAX_STREAMS = 4096
+_MAX_HEADERS = 64 * 1024  # what h2's decoder enforces
+_WINDOW = 16 * 1024 * 1024
+_MAX_TEXT = 2048  # clients refuse trailers of more than 8 KiB, and a byte can take three
+_PREFIX = struct.Struct(">BI")  # compressed flag, length of the message
+
+
+# ---------------------------------------------------------------- connections
+
+
+def open_connection() -> Any:
+    """A server's `GRPCConnection`; its first bytes are ready to be sent."""
+    grpc = GRPCConnection(
+        GRPCConfiguration(
+            client_side=False,
+            message_accept_encoding=["identity"],
+            max_message_length=MAX_MESSAGE,
+        )
+    )
+    connection = grpc.h2_connection
+    connection.config.header_encoding = "latin-1"  # a header may be any bytes
+    connection.local_settings = _settings(MAX_STREAMS)
+    connection.max_inbound_frame_size = connection.local_settings.max_frame_size
+    connection.initiate_connection()
+    connection.increment_flow_control_window(_WINDOW)
+    # One stream too many ends the connection in h2.  The peer may not know our limit yet: h2 is
+    # given another one, and the server refuses that stream alone.
+    connection.local_settings = _settings(2**31 - 1)
+    _mend(connection)
+    return grpc
+
+
+def announce_goaway(grpc: Any) -> None:
+    """Queue a GOAWAY that leaves the open streams alone."""
+    connection = grpc.h2_connection
+    state = connection.state_machine.state
+    connection.close_connection()
+    connection.state_machine.state = state  # for h2 that was the end, for HTTP/2 it is not
+
+
+def _settings(max_streams: int) -> Any:
+    return h2.settings.Settings(
+        client=False,
+        initial_values={
+            SettingCodes.MAX_CONCURRENT_STREAMS: max_streams,
+            SettingCodes.INITIAL_WINDOW_SIZE: MAX_MESSAGE,
+            SettingCodes.MAX_HEADER_LIST_SIZE: _MAX_HEADERS,
+        },
+    )
+
+
+def _mend(connection: Any) -> None:
+    """Keep two frames from ending the connection, which h2 3 (purerpc pins it) lets them do.
+
+    WINDOW_UPDATE may come late, for a stream that is closed and forgotten: grpc-go sends it when
+    the application reads.  GOAWAY of a client says that it opens no more streams; it still wants
+    its replies.
+    """
+    table = connection._frame_dispatch_table  # noqa: SLF001 (h2 has no other door)
+    update = table[h2.connection.WindowUpdateFrame]
+
+    def window_update(frame: Any) -> Any:
+        try:
+            return update(frame)
+        except StreamClosedError:
+            return [], []
+
+    table[h2.connection.WindowUpdateFrame] = window_update
+    table[h2.connection.GoAwayFrame] = lambda _frame: ([], [])
+
+
+# ---------------------------------------------------------------- requests
+
+
+def read_headers(headers: list[tuple[str, str]]) -> tuple[str, str, float]:
+    """Service, method and time limit (seconds, inf without one) of a request.
+
+    Raises:
+        ShimError: the status to answer.
+    """
+    path = dict(headers).get(":path", "")
+    if path.count("/") != 2 or not path.startswith("/"):
+        raise UnimplementedError(f"malformed path {path!r}: it should be /service/method")
+    try:
+        request: Any = RequestReceived.parse_from_stream_id_and_headers_destructive(
+            0, HeaderDict(headers)
+        )
+    except ProtocolError as error:
+        raise InvalidArgumentError(f"not a gRPC request: {error}") from None
+    except Exception as error:  # noqa: BLE001 (purerpc raises whatever its parsing runs into)
+        raise InvalidArgumentError(f"bad or missing header: {error!r}") from None
+    encoding = request.message_encoding or "identity"
+    if encoding != "identity":
+        raise UnimplementedError(f"grpc-encoding {encoding}: send messages uncompressed (identity)")
+    timeout = float("inf") if request.timeout is None else request.timeout.total_seconds()
+    return request.service_name, request.method_name, timeout
+
+
+def read_message(body: bytearray, *, ended: bool) -> bytes | None:
+    """The one message of a unary call; None: it has not come whole yet.
+
+    Raises:
+        ShimError: the status to answer.
+    """
+    size = _PREFIX.size
+    if len(body) >= size:
+        compressed, length = _PREFIX.unpack_from(body)
+        if compressed:
+            raise UnimplementedError("compressed message: send it uncompressed (identity)")
+        if length > MAX_MESSAGE:
+            raise ResourceExhaustedError(f"message of {length} bytes, the limit is {MAX_MESSAGE}")
+        size += length
+    if len(body) > size:
+        raise InvalidArgumentError("more than one message: only unary calls are served")
+    if not ended:
+        return None
+    if len(body) < size:
+        raise InvalidArgumentError(f"the request ended after {len(body)} of {size} bytes")
+    return bytes(body[_PREFIX.size :])
+
+
+# ---------------------------------------------------------------- replies
+
+
+def pack_message(payload: bytes) -> bytes:
+    """A message as it stands in the body of a reply.
+
+    Raises:
+        ResourceExhaustedError: no client would take it.
+    """
+    if len(payload) > MAX_MESSAGE:
+        raise ResourceExhaustedError(f"reply of {len(payload)} bytes, the limit is {MAX_MESSAGE}")
+    return _PREFIX.pack(0, len(payload)) + payload
+
+
+def grpc_status(error: ShimError | None) -> Any:
+    """purerpc's `Status` for the trailers (it percent-encodes the text); None: OK."""
+    if error is None:
+        return Status(0)
+    code, text = to_status(error)
+    # File names that are not UTF-8 come as lone surrogates.
+    raw = text.encode(errors="backslashreplace")
+    if len(raw) > _MAX_TEXT:  # what was done is told at the beginning, what failed at the end
+        raw = raw[: _MAX_TEXT // 2] + b" ... " + raw[-_MAX_TEXT // 2 :]
+    return Status(code, raw.decode(errors="ignore"))
