@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ._arguments import Arguments, Verb, check_arguments, parse_arguments
+from .bootstrap import Arguments, Verb, check_arguments, parse_arguments
 
 _NAME = "containerd-shim-trio-v1"
 
@@ -43,15 +43,15 @@ def main() -> int:
 
 def _run_helper(arguments: Arguments) -> None:
     if arguments.verb is Verb.START:
-        from ._start import start
+        from .bootstrap._start import start
 
         start(arguments, os.environ)
     elif arguments.verb is Verb.DELETE:
-        from ._delete import delete
+        from .bootstrap._delete import delete
 
         delete(arguments, os.environ)
     elif arguments.verb is Verb.INFO:
-        from ._info import info
+        from .bootstrap._info import info
 
         info(os.environ)
     else:
@@ -59,8 +59,8 @@ def _run_helper(arguments: Arguments) -> None:
 
 
 def _print_version() -> None:
-    from ._files import write_all
     from ._version import __version__
+    from .bootstrap._files import write_all
 
     python = sys.version.partition(" ")[0]
     write_all(1, f"{_NAME}:\n  Version: {__version__}\n  Python:  {python}\n".encode())

@@ -16,9 +16,9 @@ from functools import partial
 import trio
 
 from ._dump import task_tree
-from ._sockets import remove_dead_socket
 from ._version import __version__
 from .bootstrap import Arguments, ttrpc_address
+from .bootstrap._sockets import remove_dead_socket
 from .linux import (
     FifoHandler,
     LinuxKernel,

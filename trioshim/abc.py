@@ -134,6 +134,10 @@ class Stdio(Protocol):
         """
         ...
 
+    def take_input(self) -> None:
+        """The process runs: from now on its stdin is read from the client.  Again: nothing."""
+        ...
+
     def resize(self, width: int, height: int) -> None:
         """Set the terminal's size, now or when it comes.  Nothing to do without a terminal."""
         ...
@@ -272,7 +276,13 @@ class Runtime(ABC):
 
     @abstractmethod
     async def create(self, spec: ContainerSpec, stdio: Stdio) -> Child:
-        """Create the container; its init waits to be started.  Returns init."""
+        """Create the container; its init waits to be started.  Returns init.
+
+        If this fails, `delete` with `force` follows, except after:
+
+        Raises:
+            AlreadyExistsError: the runtime knows a container of that id, which is not ours.
+        """
 
     @abstractmethod
     async def start(self, spec: ContainerSpec) -> None:

@@ -5,6 +5,7 @@ The container is played with copies of `fds`, which is what a runtime's child ha
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -68,8 +69,15 @@ def reader(path: str) -> trio.lowlevel.FdStream:
     return trio.lowlevel.FdStream(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
 
 
-def writer(path: str) -> trio.lowlevel.FdStream:
-    return trio.lowlevel.FdStream(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+async def writer(path: str) -> trio.lowlevel.FdStream:
+    """The client's end of stdin; like a client, it waits until the shim has opened the other."""
+    while True:
+        try:
+            return trio.lowlevel.FdStream(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+        await trio.lowlevel.checkpoint()
 
 
 def container_end(streams: Stdio, number: int) -> trio.lowlevel.FdStream:
@@ -105,6 +113,7 @@ def spec(**fields: object) -> StdioSpec:
 async def write_both(streams: Stdio) -> None:
     out, err = container_end(streams, 1), container_end(streams, 2)
     await streams.attach()
+    streams.take_input()
     await out.send_all(b"out\n")
     await err.send_all(b"err\n")
     await out.aclose()

@@ -45,7 +45,8 @@ async def test_large_streams_arrive_whole_in_both_directions(fifos: Fifos) -> No
     ):
         read_end, write_end = container_end(streams, 0), container_end(streams, 1)
         await streams.attach()
-        into = writer(fifos.stdin)
+        streams.take_input()
+        into = await writer(fifos.stdin)
         got: dict[str, str] = {}
 
         async def send(stream: trio.lowlevel.FdStream, content: bytes) -> None:
@@ -72,6 +73,7 @@ async def test_both_outputs_may_share_one_fifo(fifos: Fifos) -> None:
     async with open_stdio(both, LinuxKernel()) as streams:
         out, err = container_end(streams, 1), container_end(streams, 2)
         await streams.attach()
+        streams.take_input()
         await out.send_all(b"out.")
         await out.aclose()
         assert await read_exactly(client, 4) == b"out."
@@ -98,6 +100,7 @@ async def test_two_full_outputs_on_one_fifo_wait_side_by_side(fifos: Fifos) -> N
 
             nursery.start_soon(fill)
         await streams.attach()
+        streams.take_input()
         await wait_all_tasks_blocked()
         assert await read_all(client) == bytes(2 * BIG)
     await client.aclose()
@@ -113,6 +116,7 @@ async def test_one_output_alone_is_enough(fifos: Fifos, name: str) -> None:
         assert set(streams.fds) == {number}
         end = container_end(streams, number)
         await streams.attach()
+        streams.take_input()
         await end.send_all(b"hello")
         await end.aclose()
         await streams.drain()
@@ -139,20 +143,15 @@ async def test_entering_waits_for_a_late_client(fifos: Fifos, autojump_clock: Mo
     await client.aclose()
 
 
-async def test_stdin_is_open_while_the_outputs_wait(
-    fifos: Fifos, autojump_clock: MockClock
-) -> None:
-    """A client that opens stdin first, and blocks on it, is not stuck."""
-
-    async def shim() -> None:
-        async with open_stdio(spec(stdin=fifos.stdin, stdout=fifos.stdout), LinuxKernel()):
-            pytest.fail("nobody opened stdout")
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(shim)
-        await trio.sleep(1)
-        await writer(fifos.stdin).aclose()
-        nursery.cancel_scope.cancel()
+async def test_stdin_is_opened_when_the_process_runs(fifos: Fifos) -> None:
+    """Not before: a quick client would be through with it before it knows its container."""
+    async with open_stdio(spec(stdin=fifos.stdin), LinuxKernel()) as streams:
+        await streams.attach()
+        await wait_all_tasks_blocked()
+        with pytest.raises(OSError, match="No such device"):  # ENXIO: nobody reads
+            os.open(fifos.stdin, os.O_WRONLY | os.O_NONBLOCK)
+        streams.take_input()
+        await (await writer(fifos.stdin)).aclose()
 
 
 async def test_a_client_that_never_comes_is_an_error(
@@ -176,6 +175,7 @@ async def test_a_new_client_goes_on_where_the_old_one_left(fifos: Fifos) -> None
     async with open_stdio(spec(stdout=fifos.stdout), LinuxKernel()) as streams:
         end = container_end(streams, 1)
         await streams.attach()
+        streams.take_input()
         await end.send_all(b"one,")
         assert await read_exactly(first, 4) == b"one,"
         await first.aclose()
@@ -195,6 +195,7 @@ async def test_output_waits_for_a_client_after_its_end(fifos: Fifos) -> None:
     async with open_stdio(spec(stdout=fifos.stdout), LinuxKernel()) as streams:
         end = container_end(streams, 1)
         await streams.attach()
+        streams.take_input()
         await await_reader.aclose()
         await end.send_all(b"last words")
         await end.aclose()
@@ -219,6 +220,7 @@ async def test_a_full_fifo_does_not_hide_the_end(fifos: Fifos, autojump_clock: M
         end = container_end(streams, 1)
         fill(fifos.stdout)
         await streams.attach()
+        streams.take_input()
         await wait_all_tasks_blocked()
         await end.aclose()
         start = trio.current_time()
@@ -232,13 +234,14 @@ async def test_a_client_that_leaves_its_stdin_is_not_its_end(fifos: Fifos) -> No
     async with open_stdio(spec(stdin=fifos.stdin), LinuxKernel()) as streams:
         container = container_end(streams, 0)
         await streams.attach()
+        streams.take_input()
         for word in (b"first", b"again"):
-            client = writer(fifos.stdin)
+            client = await writer(fifos.stdin)
             await client.send_all(word)
             await client.aclose()
             assert await read_exactly(container, 5) == word
             await wait_all_tasks_blocked()
-        client = writer(fifos.stdin)
+        client = await writer(fifos.stdin)
         await client.send_all(b"the rest")
         streams.close_stdin()
         streams.close_stdin()
@@ -247,17 +250,23 @@ async def test_a_client_that_leaves_its_stdin_is_not_its_end(fifos: Fifos) -> No
         await container.aclose()
 
 
-async def test_closing_stdin_before_the_container_is_there_loses_nothing(fifos: Fifos) -> None:
-    """What is in the fifo is delivered after `attach`."""
+async def test_closing_stdin_before_the_process_runs_loses_nothing(fifos: Fifos) -> None:
+    """A client that waits in its open is let through, writes, and is heard to the end."""
     async with open_stdio(spec(stdin=fifos.stdin), LinuxKernel()) as streams:
-        client = writer(fifos.stdin)
-        await client.send_all(b"early")
-        await client.aclose()
         streams.close_stdin()
         container = container_end(streams, 0)
         await streams.attach()
-        assert await read_all(container) == b"early"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_write_early, fifos.stdin)
+            streams.take_input()
+            assert await read_all(container) == b"early"
         await container.aclose()
+
+
+async def _write_early(path: str) -> None:
+    client = await writer(path)
+    await client.send_all(b"early")
+    await client.aclose()
 
 
 async def test_a_container_that_closes_its_stdin_ends_the_copying(
@@ -267,7 +276,8 @@ async def test_a_container_that_closes_its_stdin_ends_the_copying(
     async with open_stdio(spec(stdin=fifos.stdin), LinuxKernel()) as streams:
         await container_end(streams, 0).aclose()
         await streams.attach()
-        client = writer(fifos.stdin)
+        streams.take_input()
+        client = await writer(fifos.stdin)
         with pytest.raises(trio.BrokenResourceError):
             await client.send_all(bytes(BIG))
         await client.aclose()
@@ -282,6 +292,7 @@ async def test_a_descendant_with_the_pipe_does_not_hold_drain(
     async with open_stdio(spec(stdout=fifos.stdout), LinuxKernel()) as streams:
         descendant = container_end(streams, 1)
         await streams.attach()
+        streams.take_input()
         await descendant.send_all(b"x" * 1000)
         start = trio.current_time()
         await streams.drain()
@@ -298,6 +309,7 @@ async def test_drain_goes_on_while_bytes_come(fifos: Fifos, autojump_clock: Mock
     async with open_stdio(spec(stdout=fifos.stdout), LinuxKernel()) as streams:
         descendant = container_end(streams, 1)
         await streams.attach()
+        streams.take_input()
         async with trio.open_nursery() as nursery:
 
             async def talk() -> None:
@@ -323,6 +335,7 @@ async def test_drain_waits_ten_seconds_for_a_client_that_does_not_read(
     async with open_stdio(spec(stdout=fifos.stdout), LinuxKernel()) as streams:
         end = container_end(streams, 1)
         await streams.attach()
+        streams.take_input()
         with trio.move_on_after(60):
             await end.send_all(bytes(BIG))
         await end.aclose()

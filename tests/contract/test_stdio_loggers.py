@@ -156,6 +156,7 @@ async def test_a_crashed_logger_is_started_again_and_misses_nothing(tmp_path: Pa
     async with open_stdio(spec(stdout=f"binary://{program}"), LinuxKernel()) as streams:
         out = container_end(streams, 1)
         await streams.attach()
+        streams.take_input()
         await out.send_all(b"one\ntwo\n")
         await out.aclose()
         await streams.drain()
@@ -171,6 +172,7 @@ async def test_when_the_second_logger_crashes_too_the_container_goes_on(
     async with open_stdio(spec(stdout=f"binary://{program}"), LinuxKernel()) as streams:
         out, err = container_end(streams, 1), container_end(streams, 2)
         await streams.attach()
+        streams.take_input()
         await out.send_all(bytes(BIG))
         await err.send_all(bytes(BIG))
         await out.aclose()
@@ -193,6 +195,7 @@ async def test_a_logger_that_cannot_start_again_is_replaced_by_nothing(
     async with open_stdio(spec(stdout=f"binary://{program}"), LinuxKernel()) as streams:
         out = container_end(streams, 1)
         await streams.attach()
+        streams.take_input()
         await out.send_all(bytes(BIG))
         await out.aclose()
         await streams.drain()
@@ -206,6 +209,7 @@ async def test_a_logger_gives_way_to_a_descendant(tmp_path: Path) -> None:
         assert isinstance(streams, _Streams)
         descendant = container_end(streams, 1)
         await streams.attach()
+        streams.take_input()
         with trio.fail_after(60):
             await streams.drain(idle=0.05, cap=math.inf)
         await descendant.aclose()

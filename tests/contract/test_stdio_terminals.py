@@ -73,6 +73,7 @@ async def attached_terminal(given: StdioSpec) -> AsyncIterator[tuple[Stdio, Term
         terminal = Terminal()
         terminal.send(streams.console_socket)
         await streams.attach()
+        streams.take_input()
         yield streams, terminal
 
 
@@ -85,7 +86,7 @@ async def test_a_terminal_carries_both_directions(fifos: Fifos, nothing_is_left:
         assert dict(streams.fds) == {}
         masters = [int(fd) for fd, target in fd_targets().items() if target.endswith("ptmx")]
         assert [os.get_inheritable(fd) for fd in masters] == [False]
-        keys = writer(fifos.stdin)
+        keys = await writer(fifos.stdin)
         await keys.send_all(b"ls\n")
         slave = trio.lowlevel.FdStream(terminal.slave)
         assert await read_exactly(slave, 3) == b"ls\n"
@@ -134,6 +135,7 @@ async def test_a_size_given_early_is_the_first_size() -> None:
         terminal = Terminal()
         terminal.send(streams.console_socket)
         await streams.attach()
+        streams.take_input()
         assert terminal.size() == (50, 132, 0, 0)
         streams.resize(65536 + 80, 24)
         assert terminal.size() == (24, 80, 0, 0)
@@ -148,7 +150,7 @@ async def test_a_terminal_may_be_opened_late(fifos: Fifos, autojump_clock: MockC
         # The line discipline's settings outlive the last close as long as the master is open.
         name = os.ttyname(terminal.slave)
         os.close(terminal.slave)
-        keys = writer(fifos.stdin)
+        keys = await writer(fifos.stdin)
         await keys.send_all(b"k")
         await trio.sleep(5)
         slave = trio.lowlevel.FdStream(os.open(name, os.O_RDWR | os.O_NOCTTY))
@@ -170,7 +172,7 @@ async def test_the_end_of_stdin_hangs_up_after_the_last_byte(
     """As the Go shim: the master is closed, so the process gets SIGHUP and then errors."""
     given = spec(stdin=fifos.stdin, terminal=True)
     async with attached_terminal(given) as (streams, terminal):
-        keys = writer(fifos.stdin)
+        keys = await writer(fifos.stdin)
         await keys.send_all(b"exit\n")
         slave = trio.lowlevel.FdStream(terminal.slave)
         assert await read_exactly(slave, 5) == b"exit\n"
@@ -201,7 +203,7 @@ async def test_a_terminal_can_feed_a_logger(
     )
     given = spec(stdin=fifos.stdin, stdout=f"binary://{program}", terminal=True)
     async with attached_terminal(given) as (streams, terminal):
-        keys = writer(fifos.stdin)
+        keys = await writer(fifos.stdin)
         await keys.send_all(b"k")
         slave = trio.lowlevel.FdStream(terminal.slave)
         assert await read_exactly(slave, 1) == b"k"
@@ -238,6 +240,7 @@ async def test_a_runtime_that_sends_no_terminal_is_an_error(autojump_clock: Mock
     with pytest.raises(DeadlineExceededError, match="sent no terminal"):
         async with open_stdio(spec(terminal=True), LinuxKernel()) as streams:
             await streams.attach()
+            streams.take_input()
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 9])
@@ -251,6 +254,7 @@ async def test_anything_but_one_terminal_is_refused(count: int) -> None:
         async with open_stdio(spec(terminal=True), LinuxKernel()) as streams:
             send_to(streams.console_socket, sent)
             await streams.attach()
+            streams.take_input()
 
     with pytest.raises(InternalError, match="not one terminal"):
         await attach()
@@ -264,4 +268,5 @@ async def test_cancelling_attach_removes_the_console() -> None:
         async with open_stdio(spec(terminal=True), LinuxKernel()) as streams:
             scope.cancel()
             await streams.attach()
+            streams.take_input()
     assert scope.cancelled_caught

@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 
 from trioshim import _exit_record, bootstrap
-from trioshim._sockets import SocketLock, is_listening
-from trioshim._wire import block_field
+from trioshim.bootstrap._sockets import SocketLock, is_listening
+from trioshim.bootstrap._wire import block_field
 from trioshim.proto.bootstrap_pb2 import BootstrapParams
 from trioshim.proto.task_v2_pb2 import DeleteResponse
 from trioshim.proto.types_pb2 import RuntimeInfo
@@ -328,7 +328,7 @@ def test_bad_input_is_one_line_of_error(
 
 def test_too_much_standard_input_is_refused(world: World) -> None:
     """10 MiB, and not one byte more."""
-    limit = bootstrap.STDIN_LIMIT
+    limit = 10 << 20
     done = world.run("start", bundle=world.bundle(), stdin=b"\0" * (limit + 1))
     assert done.returncode == 1
     assert b"standard input is longer than 10485760 bytes" in done.stderr
@@ -379,7 +379,7 @@ def with_roots(*roots: Path) -> dict[str, str]:
     """Other cgroup hierarchies than the host's, which are not ours to touch."""
     names = [str(root) for root in roots]
     return {
-        "PRELUDE": "import trioshim._shim_cgroup as module\n"
+        "PRELUDE": "import trioshim.bootstrap._shim_cgroup as module\n"
         f"module.cgroup_roots = lambda _: ({names}, False)"
     }
 
@@ -421,7 +421,7 @@ def test_core_scheduling_is_done_or_refused(world: World) -> None:
 
 
 REFUSE_CORES = """
-import trioshim._start as module
+import trioshim.bootstrap._start as module
 def refuse():
     raise OSError("no cores here")
 module._share_core = refuse
@@ -438,15 +438,15 @@ def test_core_scheduling_is_only_done_on_request(world: World, wish: str, status
 
 NOISE = """
 import warnings
-import trioshim._start, trioshim._delete
+import trioshim.bootstrap._start, trioshim.bootstrap._delete
 def noisy(do):
     def doing(*arguments):
         warnings.warn("noise")
         {more}
         do(*arguments)
     return doing
-trioshim._start.start = noisy(trioshim._start.start)
-trioshim._delete.delete = noisy(trioshim._delete.delete)
+trioshim.bootstrap._start.start = noisy(trioshim.bootstrap._start.start)
+trioshim.bootstrap._delete.delete = noisy(trioshim.bootstrap._delete.delete)
 """
 
 

@@ -58,6 +58,7 @@ BREAKS = [
         EXECS,
         "                self._emit(messages.task_exec_started(self._spec.id, process))\n"
         "                task_status.started()\n"
+        "                stdio.take_input()\n"
         "                end = await process.child.wait()\n",
         "                task_status.started()\n"
         "                end = await process.child.wait()\n"
@@ -111,9 +112,9 @@ BREAKS = [
         4,
         "no last look at memory before the exit",
         CONTAINER,
-        "                    self._look_at_memory()  # OOM is told before the exit, or never (law 4)\n"
-        "                    self._exited(end)\n",
-        "                    self._exited(end)\n                    self._look_at_memory()\n",
+        "                    self._look_at_memory()  # OOM is told before the exit, or never",
+        "                    self._emit(messages.task_exit(self.spec.id, self.init))\n"
+        "                    self._look_at_memory()  #",
     ),
     Break(
         5,

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 import trioshim
 from trioshim import bootstrap
 from trioshim._mountinfo import cgroup_roots, mounts_below
-from trioshim._shim_cgroup import join_cgroup
 from trioshim._version import __version__
-from trioshim._wire import Fields, block_field, integer_field
 from trioshim.bootstrap import Arguments, Verb, parse_arguments, read_bootstrap
+from trioshim.bootstrap._shim_cgroup import join_cgroup
+from trioshim.bootstrap._wire import Fields, block_field, integer_field
 from trioshim.proto.bootstrap_pb2 import BootstrapParams
 from trioshim.proto.linux_runc_pb2 import CreateOptions
 from trioshim.proto.runc_options_pb2 import Options as RuncOptions
@@ -507,8 +507,3 @@ def test_helpers_import_little(verb: str, tmp_path: Path, sockets: str) -> None:
 def test_the_version_is_told_once() -> None:
     """The constant and the package's metadata agree."""
     assert importlib.metadata.version("trioshim") == __version__
-
-
-def test_all_names_exist() -> None:
-    """What `__all__` promises is there."""
-    assert [name for name in bootstrap.__all__ if not hasattr(bootstrap, name)] == []

@@ -170,7 +170,7 @@ async def test_a_peer_that_only_asks_is_not_listened_to_for_ever(
     monkeypatch.setattr(_grpc, "_MUCH", 1000)
     async with open_world(trio.testing.lockstep_stream_pair, send_timeout=5) as world:
         pings = 0
-        with pytest.raises(trio.BrokenResourceError):  # noqa: PT012 (until it is cut off)
+        with pytest.raises(trio.BrokenResourceError):
             while True:
                 world.peer.h2.ping(b"12345678")
                 await world.peer.flush()

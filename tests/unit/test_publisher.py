@@ -279,9 +279,9 @@ async def test_a_closed_publisher_says_so(daemon):
         await publisher.publish(event())
         await publisher.aclose()
         await publisher.aclose()
+        assert await ended(daemon.connections[0])
         with pytest.raises(UnavailableError, match="publisher is closed"):
             await publisher.publish(event())
-    assert await ended(daemon.connections[0])
     with contextlib.suppress(ValueError):
         async with open_publisher("/d") as publisher:
             raise ValueError

@@ -327,10 +327,9 @@ async def test_a_caller_is_told_when_the_shim_ends(tasks: Tasks) -> None:
         except BaseException as error:  # noqa: BLE001 (a Cancelled is what must not come)
             seen.append(error)
 
-    async with trio.open_nursery() as callers:
-        async with open_dispatcher(tasks) as dispatcher:
-            callers.start_soon(call, dispatcher)
-            await trio.testing.wait_all_tasks_blocked()
+    async with trio.open_nursery() as callers, open_dispatcher(tasks) as dispatcher:
+        callers.start_soon(call, dispatcher)
+        await trio.testing.wait_all_tasks_blocked()
     assert isinstance(seen[0], ShimError)
     assert tasks.cancelled == ["kill"]
 

@@ -291,7 +291,7 @@ async def test_shutdown_finishes_what_runs():
             gates.opened[payload].set()
             assert (await peer.receive()).payload == payload
         assert await peer.receive() == ConnectionClosed()
-    assert list(gates.opened) == [b"a", b"b"]
+    assert set(gates.opened) == {b"a", b"b"}
 
 
 async def test_shutdown_of_an_idle_connection_is_its_end():
@@ -394,6 +394,23 @@ async def test_a_peer_that_takes_no_reply_is_gone():
         await peer.request(b"b")
         await trio.testing.wait_all_tasks_blocked()
         gates.opened[b"a"].set()
+    assert gates.cancelled == [b"b"]
+
+
+async def test_a_peer_that_left_a_reply_unread_is_gone():
+    """The kernel says ECONNRESET then, not EOF."""
+    gates = Gates()
+    ours, theirs = map(trio.SocketStream, trio.socket.socketpair())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_connection, ours, gates.dispatch)
+        peer = Peer(theirs, Role.CLIENT)
+        await peer.request(b"a")
+        await peer.request(b"b")
+        while len(gates.opened) < 2:
+            await trio.lowlevel.checkpoint()
+        gates.opened[b"a"].set()
+        await trio.lowlevel.wait_readable(theirs.socket)
+        await theirs.aclose()
     assert gates.cancelled == [b"b"]
 
 
@@ -692,6 +709,27 @@ async def test_what_the_server_said_before_it_left_is_heard():
         answer.next_event()
         await to_client.send_all(answer.send(Response(1, b"farewell")))
         await to_client.aclose()
+
+
+async def test_a_server_that_takes_nothing_and_says_nothing_is_gone(autojump_clock):
+    """It has a second for its last words."""
+    async with calling() as (client, _):
+
+        async def send_all(data):
+            raise trio.BrokenResourceError
+
+        client._stream.send_all = send_all
+        await expect_closed(client)
+        assert trio.current_time() == 1
+
+
+async def test_a_server_that_left_a_request_unread_is_gone():
+    """The kernel says ECONNRESET then, not EOF."""
+    streams = tuple(map(trio.SocketStream, trio.socket.socketpair()))
+    async with calling(streams) as (client, server), trio.open_nursery() as nursery:
+        nursery.start_soon(expect_closed, client)
+        await trio.lowlevel.wait_readable(server.stream.socket)
+        await server.stream.aclose()
 
 
 async def expect_answer(client, payload):

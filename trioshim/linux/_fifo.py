@@ -28,19 +28,40 @@ _FIRST_PAUSE = 0.001
 _LAST_PAUSE = 0.05
 
 
-def open_stdin(path: str, owned: AsyncExitStack) -> tuple[Pipe, Fd]:
-    """The reading end of the client's stdin, and the writing end that holds it open.
+class ClientStdin:
+    """The client's stdin: a fifo that is checked now and opened when the process runs.
+
+    Not earlier, or a quick client loses its end: ctr can tell us to close stdin only when its
+    Create has been answered.  With an open fifo it would have copied a short input by then, found
+    its end, told nobody, and the container would wait for more for ever.  (The Go shims open it
+    before they answer, and `echo hi | ctr run ... cat` hangs.)
 
     Raises:
         InvalidArgumentError: not a fifo.
         OSError: it cannot be opened.
     """
-    with _pin("stdin", path) as pin:
-        if not _is(pin, stat.S_ISFIFO):
+
+    def __init__(self, path: str, owned: AsyncExitStack) -> None:
+        self.released = False
+        self._path = path
+        self._owned = owned
+        self._holder: Fd | None = None
+        self._pin = owned.enter_context(_pin("stdin", path))
+        if not _is(self._pin, stat.S_ISFIFO):
             raise InvalidArgumentError(f"stdin {path!r} is not a fifo")
-        reader = owned.enter_context(Pipe(_reopen(pin, path, os.O_RDONLY | os.O_NONBLOCK)))
-        holder = owned.enter_context(Fd(_reopen(pin, path, os.O_WRONLY | os.O_NONBLOCK)))
-    return reader.widen(), holder
+
+    def open(self) -> Pipe:
+        """The reading end; a writing end of ours keeps it from ending before `release`."""
+        reading, writing = os.O_RDONLY | os.O_NONBLOCK, os.O_WRONLY | os.O_NONBLOCK
+        reader = self._owned.enter_context(Pipe(_reopen(self._pin, self._path, reading)))
+        self._holder = self._owned.enter_context(Fd(_reopen(self._pin, self._path, writing)))
+        return reader.widen()
+
+    def release(self) -> None:
+        """Let it end when the client has closed it and all is read."""
+        self.released = True
+        if self._holder is not None:
+            self._holder.close()
 
 
 async def open_output(
@@ -60,12 +81,12 @@ async def open_output(
         OSError: it cannot be opened.
     """
     with _pin(name, path) as pin:
-        if _is(pin, stat.S_ISREG):
+        if _is(pin, stat.S_ISREG) or _is(pin, stat.S_ISCHR):
             flags = os.O_WRONLY | os.O_APPEND
             number = await trio.to_thread.run_sync(_reopen, pin, path, flags)
             return owned.enter_context(File(number))
         if not _is(pin, stat.S_ISFIFO):
-            raise InvalidArgumentError(f"{name} {path!r} is neither a fifo nor a regular file")
+            raise InvalidArgumentError(f"{name} {path!r} is neither a fifo nor a file")
         writer = owned.enter_context(await _open_writer(name, path, pin, deadline))
         owned.enter_context(Fd(_reopen(pin, path, os.O_RDONLY | os.O_NONBLOCK)))
     return writer.widen()

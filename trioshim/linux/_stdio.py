@@ -21,21 +21,22 @@ import trio
 
 from ..abc import Kernel, Stdio, StdioSpec
 from ._console import ConsoleSocket, Master
-from ._fd import Fd, File, Nowhere, Pipe, make_pipe
-from ._fifo import OPEN_TIMEOUT, open_log_file, open_output, open_stdin
+from ._fd import File, Nowhere, Pipe, make_pipe
+from ._fifo import OPEN_TIMEOUT, ClientStdin, open_log_file, open_output
 from ._logger import LoggerProcess, open_logger
 from ._pump import Flow, Pump, Sink, drain, open_pump_nursery
 from ._stdio_url import Kind, Route, parse_route
 
 logger = logging.getLogger("trioshim.stdio")
 
+_LATE_WRITER = 0.1  # seconds
+
 
 @dataclass(frozen=True, slots=True)
 class _Client:
     """The client's ends; None where there is none."""
 
-    stdin: Pipe | None = None
-    stdin_holder: Fd | None = None
+    stdin: ClientStdin | None = None
     stdout: Pipe | File | None = None
     stderr: Pipe | File | None = None
     logger: LoggerProcess | None = None
@@ -64,22 +65,21 @@ async def open_stdio(spec: StdioSpec, kernel: Kernel) -> AsyncIterator[Stdio]:
             nursery = await owned.enter_async_context(open_pump_nursery())
             yield _Terminal(spec, client, console, nursery)
         else:
-            ends, pumps = _make_pipes(spec, client, owned)
+            ends, pumps, inlet = _make_pipes(spec, client, owned)
             # Last, so that it closes first: no thread may still write to an fd that is closed.
             nursery = await owned.enter_async_context(open_pump_nursery())
-            yield _Pipes(spec, client, ends, pumps, nursery)
+            yield _Pipes(spec, client, ends, pumps, inlet, nursery)
 
 
 async def _open_client(
     route: Route, spec: StdioSpec, kernel: Kernel, owned: AsyncExitStack
 ) -> _Client:
-    # stdin first: it never waits, and a client may want it open before it opens the others.
-    stdin = holder = None
+    stdin = None
     if route.stdin and (spec.terminal or route.kind is not Kind.BINARY):
-        stdin, holder = open_stdin(route.stdin, owned)
+        stdin = ClientStdin(route.stdin, owned)
     if route.kind is Kind.BINARY:
         process = await owned.enter_async_context(open_logger(route, spec, kernel))
-        return _Client(stdin, holder, logger=process)
+        return _Client(stdin, logger=process)
     wants_stderr = route.stderr and not spec.terminal
     deadline = trio.current_time() + OPEN_TIMEOUT
 
@@ -90,19 +90,19 @@ async def _open_client(
 
     stdout = await open_path("stdout", route.stdout) if route.stdout else None
     if not wants_stderr:
-        return _Client(stdin, holder, stdout)
+        return _Client(stdin, stdout)
     if stdout and route.stderr == route.stdout:
         stderr = stdout.dup()
         owned.callback(stderr.close)
     else:
         stderr = await open_path("stderr", route.stderr)
-    return _Client(stdin, holder, stdout, stderr)
+    return _Client(stdin, stdout, stderr)
 
 
 def _make_pipes(
     spec: StdioSpec, client: _Client, owned: AsyncExitStack
-) -> tuple[dict[int, Pipe], list[Pump]]:
-    """The container's ends by its fd number, and the pumps between the others and the client."""
+) -> tuple[dict[int, Pipe], list[Pump], Pipe | None]:
+    """The container's ends by its fd number, the pumps of its outputs, and where its input goes."""
     ends: dict[int, Pipe] = {}
     pumps: list[Pump] = []
 
@@ -112,10 +112,9 @@ def _make_pipes(
         os.set_blocking(ours.fileno(), False)
         return ours
 
+    inlet = add_pipe(0) if client.stdin else None
     if client.logger:
         ends |= {1: client.logger.stdout, 2: client.logger.stderr}
-    if client.stdin:
-        pumps.append(Pump(f"{spec.id}: stdin", client.stdin, add_pipe(0), lossy=False))
     if client.stdout:
         pumps.append(Pump(f"{spec.id}: stdout", add_pipe(1), client.stdout))
     if client.stderr:
@@ -123,7 +122,7 @@ def _make_pipes(
     if (spec.uid, spec.gid) != (0, 0):
         for end in ends.values():
             os.fchown(end.fileno(), spec.uid, spec.gid)
-    return ends, pumps
+    return ends, pumps, inlet
 
 
 class _Streams(Stdio):
@@ -134,6 +133,7 @@ class _Streams(Stdio):
         self._client = client
         self._nursery = nursery
         self._outputs: list[Flow] = [client.logger] if client.logger else []
+        self._started = trio.Event()
 
     @property
     def fds(self) -> Mapping[int, int]:
@@ -146,11 +146,16 @@ class _Streams(Stdio):
     def resize(self, width: int, height: int) -> None:
         """See `Stdio.resize`; there is no terminal."""
 
+    def take_input(self) -> None:
+        self._started.set()
+
     def close_stdin(self) -> None:
         # The pump goes on until the fifo is empty: what the client wrote is delivered
         # (kata-containers/runtime#439).
-        if self._client.stdin_holder:
-            self._client.stdin_holder.close()
+        if self._client.stdin and self._started.is_set():
+            self._client.stdin.release()
+        elif self._client.stdin:
+            self._client.stdin.released = True  # once it is open
 
     async def drain(self, *, idle: float = 0.5, cap: float = 10.0) -> None:
         """See `Stdio.drain`.
@@ -165,6 +170,23 @@ class _Streams(Stdio):
     def _start(self, pump: Pump) -> None:
         self._nursery.start_soon(pump.run)
 
+    async def _copy_stdin(self, stdin: ClientStdin, sink: Sink) -> None:
+        await self._started.wait()
+        try:
+            source = stdin.open()
+        except OSError as error:
+            logger.warning("%s: cannot open stdin: %s", self._id, error)
+            sink.close()
+            return
+        if stdin.released:
+            self._nursery.start_soon(self._release_soon, stdin)
+        await Pump(f"{self._id}: stdin", source, sink, lossy=False).run()
+
+    async def _release_soon(self, stdin: ClientStdin) -> None:
+        # A client that waited in its open for ours needs a moment to write.
+        await trio.sleep(_LATE_WRITER)
+        stdin.release()
+
 
 class _Pipes(_Streams):
     """Pipes to the container, or nothing at all."""
@@ -175,10 +197,12 @@ class _Pipes(_Streams):
         client: _Client,
         ends: dict[int, Pipe],
         pumps: list[Pump],
+        inlet: Pipe | None,
         nursery: trio.Nursery,
     ) -> None:
         super().__init__(spec, client, nursery)
         self._ends = ends
+        self._inlet = inlet
         self._pumps = pumps
 
     @property
@@ -190,10 +214,11 @@ class _Pipes(_Streams):
         for end in self._ends.values():
             end.close()
         self._ends.clear()
+        self._outputs += self._pumps
         for pump in self._pumps:
             self._start(pump)
-            if pump.lossy:
-                self._outputs.append(pump)
+        if self._client.stdin and self._inlet:
+            self._nursery.start_soon(self._copy_stdin, self._client.stdin, self._inlet)
 
 
 class _Terminal(_Streams):
@@ -219,7 +244,7 @@ class _Terminal(_Streams):
         # From here on the pumps close the master.
         self._start(output)
         if self._client.stdin:
-            self._start(Pump(f"{self._id}: stdin", self._client.stdin, master, lossy=False))
+            self._nursery.start_soon(self._copy_stdin, self._client.stdin, master)
         if self._size:
             self.resize(*self._size)
 

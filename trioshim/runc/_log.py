@@ -11,7 +11,7 @@ import re
 import signal
 from dataclasses import dataclass
 
-from ..errors import NotFoundError, RuntimeFailedError, ShimError
+from ..errors import AlreadyExistsError, NotFoundError, RuntimeFailedError, ShimError
 from ._argv import Verb
 
 _PREFIXES = {
@@ -31,6 +31,7 @@ _NO_CONTAINER = re.compile(
     r"does not exist|(error opening file .*/status|cannot open directory )[^:]*: no such file",
     re.IGNORECASE,
 )
+_EXISTS = re.compile(r"container with (given )?id (already )?exists", re.IGNORECASE)
 _NO_PROCESS = re.compile(
     r"process already finished|container not running|no such process", re.IGNORECASE
 )
@@ -92,6 +93,11 @@ class Result:
         return _NO_CONTAINER.search(f"{self.output}\n{self.logged}") is not None
 
     @property
+    def exists(self) -> bool:
+        """It failed because the runtime knows a container of that id already."""
+        return _EXISTS.search(f"{self.output}\n{self.logged}") is not None
+
+    @property
     def no_process(self) -> bool:
         """It failed because the process has ended."""
         return _NO_PROCESS.search(f"{self.output}\n{self.logged}") is not None
@@ -131,6 +137,12 @@ def failed(result: Result, prefix: str = "") -> RuntimeFailedError:
     else:
         why = result.logged or result.failure
     return _error(result, f"{prefix or _PREFIXES[result.verb]}: {why}")
+
+
+def birth_failed(result: Result) -> ShimError:
+    """The error for a failed create, restore or exec: another's container is told apart."""
+    error = failed(result)
+    return AlreadyExistsError(error.message) if result.exists else error
 
 
 def failed_raw(result: Result, ending: str = "") -> RuntimeFailedError:

@@ -195,7 +195,7 @@ class Runc(Runtime):
             try:
                 result = await self._run(spec, words, fds=fds or {}, capture=fds is None)
                 if result.status:
-                    raise _log.failed(result)
+                    raise _log.birth_failed(result)
                 return self._adopt(result, pid_file)
             except BaseException:
                 self._abandon(pid_file)

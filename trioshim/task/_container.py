@@ -35,7 +35,7 @@ from ..abc import (
     Runtime,
     Stdio,
 )
-from ..errors import DeadlineExceededError, NotFoundError, ShimError
+from ..errors import AlreadyExistsError, DeadlineExceededError, NotFoundError, ShimError
 from . import _messages as messages
 from ._events import Emit
 from ._execs import Execs, kill_quietly
@@ -73,6 +73,7 @@ class Container:
         self._kernel = kernel
         self._emit = emit
         self.created = False
+        self._begun = False
         self._born = trio.Event()
         self._starting = trio.Lock()
         self._oom_kills = 0
@@ -143,7 +144,7 @@ class Container:
             self._let_go()
 
     async def _undo_create(self) -> None:
-        if not self.spec.checkpoint:
+        if self._begun:
             await self._logged("remove", self._runtime.delete(self.spec, force=True))
         if self.spec.rootfs:
             await self._logged("unmount", self._kernel.unmount(self.rootfs))
@@ -164,7 +165,12 @@ class Container:
 
     async def _give_birth(self, bring: Bring) -> None:
         assert self.init.stdio is not None
-        child = await bring(self.spec, self.init.stdio)
+        self._begun = True
+        try:
+            child = await bring(self.spec, self.init.stdio)
+        except AlreadyExistsError:
+            self._begun = False  # the runtime knows another's container: it is not for us to undo
+            raise
         try:
             await self.init.stdio.attach()
         except BaseException:
@@ -241,6 +247,8 @@ class Container:
                 await self._runtime.start(self.spec)
             self.init.did(Verb.START)
             self._emit(messages.task_start(self.spec.id, self.init.pid))
+            if self.init.stdio is not None:
+                self.init.stdio.take_input()
         return self.init.pid
 
     def add_exec(self, spec: ExecSpec) -> None:

@@ -158,6 +158,7 @@ class Execs:
                 process.did(Verb.START)
                 self._emit(messages.task_exec_started(self._spec.id, process))
                 task_status.started()
+                stdio.take_input()
                 end = await process.child.wait()
             finally:
                 process.child.close()

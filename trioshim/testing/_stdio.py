@@ -16,7 +16,7 @@ class FakeStdio(Stdio):
 
     Attributes:
         spec: what was asked for.
-        attached, drained, stdin_closed: what has been done.
+        attached, takes_input, drained, stdin_closed: what has been done.
         size: the terminal's, once it was set.
     """
 
@@ -24,6 +24,7 @@ class FakeStdio(Stdio):
         self.spec = spec
         self.attached = False
         self.drained = False
+        self.takes_input = False
         self.stdin_closed = False
         self.size: tuple[int, int] | None = None
         self._opened = opened
@@ -52,6 +53,9 @@ class FakeStdio(Stdio):
     async def attach(self) -> None:
         await trio.lowlevel.checkpoint()
         self.attached = True
+
+    def take_input(self) -> None:
+        self.takes_input = True
 
     def resize(self, width: int, height: int) -> None:
         self.size = (width, height)

@@ -11,30 +11,13 @@ from __future__ import annotations
 from collections import namedtuple
 from posixpath import join, normpath
 
-from ._arguments import Arguments, Verb, check_arguments, parse_arguments
-from ._identifiers import check_identifier
 from ._wire import Fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = [
-    "Arguments",
-    "Bootstrap",
-    "Verb",
-    "check_arguments",
-    "check_identifier",
-    "parse_arguments",
-    "plain_path",
-    "read_bootstrap",
-    "runtime_binary",
-    "server_argv",
-    "server_environment",
-    "shim_cgroup",
-    "socket_address",
-    "ttrpc_address",
-]
+    from ._arguments import Arguments
 
 NAME = "containerd-shim-trio-v1"
 SOCKET_DIRECTORY = "/run/containerd/s"

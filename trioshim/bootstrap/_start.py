@@ -12,7 +12,7 @@ import os
 import sys
 from posixpath import dirname
 
-from . import _sockets, bootstrap
+from . import _dialects, _sockets
 from ._command import RESET_SIGNALS
 from ._files import read_file, read_stdin, remove, write_all, write_file
 
@@ -20,7 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .bootstrap import Arguments, Bootstrap
+    from ._arguments import Arguments
+    from ._dialects import Bootstrap
 
 _SIGKILL = 9
 _LISTENER_FD = 3
@@ -42,19 +43,19 @@ def start(arguments: Arguments, environ: Mapping[str, str]) -> None:
         ValueError: standard input or the socket's path is too long, or an option is wrong.
         OSError: the socket, the bundle's files or the server could not be made.
     """
-    told = bootstrap.read_bootstrap(
-        read_stdin(bootstrap.STDIN_LIMIT), arguments.id, arguments.namespace
+    told = _dialects.read_bootstrap(
+        read_stdin(_dialects.STDIN_LIMIT), arguments.id, arguments.namespace
     )
     arguments = arguments._replace(
         address=arguments.address or told.address, debug=arguments.debug or told.debug
     )
-    address = bootstrap.socket_address(
+    address = _dialects.socket_address(
         arguments.address,
         arguments.namespace,
         arguments.id,
         environ.get("TRIOSHIM_SOCKET_DIR") or told.socket_dir,
     )
-    path = bootstrap.plain_path(address)
+    path = _dialects.plain_path(address)
     _sockets.make_directory(dirname(path))
     with _sockets.SocketLock(path):
         if _sockets.is_listening(path):
@@ -68,8 +69,8 @@ def start(arguments: Arguments, environ: Mapping[str, str]) -> None:
 def _launch(
     arguments: Arguments, environ: Mapping[str, str], told: Bootstrap, address: str
 ) -> None:
-    path = bootstrap.plain_path(address)
-    cgroup = bootstrap.shim_cgroup(told)
+    path = _dialects.plain_path(address)
+    cgroup = _dialects.shim_cgroup(told)
     if environ.get("SCHED_CORE"):
         _share_core()
     listener = _sockets.listen(path)
@@ -77,7 +78,7 @@ def _launch(
     try:
         # Before the server is there: a daemon that restarts now must be able to find it.
         write_file("address", address.encode())
-        pid = _spawn(arguments, bootstrap.server_environment(environ, told), listener.fileno())
+        pid = _spawn(arguments, _dialects.server_environment(environ, told), listener.fileno())
         _raise_oom_score(pid)
         if cgroup:
             from ._shim_cgroup import join_shim_cgroup
@@ -95,7 +96,7 @@ def _launch(
 def _spawn(arguments: Arguments, environ: dict[str, str], listener: int) -> int:
     return os.posix_spawn(
         sys.executable,
-        bootstrap.server_argv(sys.executable, arguments),
+        _dialects.server_argv(sys.executable, arguments),
         environ,
         file_actions=[
             (os.POSIX_SPAWN_DUP2, listener, _LISTENER_FD),

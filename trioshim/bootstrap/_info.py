@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from . import bootstrap
+from .._version import __version__
+from . import _dialects
 from ._command import run
 from ._files import read_stdin, write_all
-from ._version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ def info(environ: Mapping[str, str]) -> None:
     from google.protobuf.any_pb2 import Any
     from google.protobuf.message import DecodeError
 
-    from .proto.types_pb2 import RuntimeInfo
+    from ..proto.types_pb2 import RuntimeInfo
 
-    data = read_stdin(bootstrap.STDIN_LIMIT)
+    data = read_stdin(_dialects.STDIN_LIMIT)
     answer = RuntimeInfo(name=RUNTIME_NAME)
     answer.version.version = __version__
     if data:
@@ -42,7 +42,7 @@ def info(environ: Mapping[str, str]) -> None:
             answer.options.CopyFrom(Any.FromString(data))
         except DecodeError as error:
             raise ValueError("standard input is no serialized google.protobuf.Any") from error
-    features = runtime_features(bootstrap.runtime_binary(data), environ)
+    features = runtime_features(_dialects.runtime_binary(data), environ)
     if features:
         answer.features.type_url = _FEATURES
         answer.features.value = features

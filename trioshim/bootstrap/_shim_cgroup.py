@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ._mountinfo import cgroup_roots
+from .._mountinfo import cgroup_roots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

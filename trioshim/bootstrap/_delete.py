@@ -11,18 +11,19 @@ import os
 import time
 from posixpath import join
 
-from . import _exit_record, _sockets, bootstrap
+from .. import _exit_record
+from .._exit_record import ExitRecord
+from .._mountinfo import mounts_below
+from . import _dialects, _sockets
 from ._command import run
-from ._exit_record import ExitRecord
 from ._files import read_file, write_all
-from ._mountinfo import mounts_below
 from ._wire import block_field, integer_field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .bootstrap import Arguments
+    from ._arguments import Arguments
 
 _RUNC_SECONDS = 3.0
 _KILLED = 137  # 128 + SIGKILL
@@ -79,7 +80,7 @@ def serialize(record: ExitRecord) -> bytes:
 
 def warn(text: str) -> None:
     """The daemon logs what `delete` says on standard error, and goes on."""
-    write_all(2, f"{bootstrap.NAME}: warning: {text}\n".encode("utf-8", "backslashreplace"))
+    write_all(2, f"{_dialects.NAME}: warning: {text}\n".encode("utf-8", "backslashreplace"))
 
 
 def _ending(bundle: str) -> ExitRecord:
@@ -168,6 +169,6 @@ def _remove_socket(bundle: str, _arguments: Arguments, _environ: Mapping[str, st
         import json
 
         text = str(json.loads(text).get("address", ""))
-    path = bootstrap.plain_path(text)
+    path = _dialects.plain_path(text)
     if path.startswith("/"):
         _sockets.remove_dead_socket(path)
