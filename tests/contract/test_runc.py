@@ -17,7 +17,7 @@ import pytest
 import trio
 
 from trioshim.abc import CheckpointSpec, Child, ContainerSpec, ExecSpec, Options, StdioSpec
-from trioshim.errors import NotFoundError, RuntimeFailedError
+from trioshim.errors import AlreadyExistsError, NotFoundError, RuntimeFailedError
 from trioshim.linux import LinuxKernel
 from trioshim.proto import runc_options_pb2
 from trioshim.runc import Runc
@@ -175,7 +175,7 @@ async def test_a_program_that_is_not_there_is_a_failure_of_create(box: Box) -> N
 async def test_an_id_that_is_taken_is_a_failure_of_create(box: Box) -> None:
     """The container that has it is not harmed."""
     init = await box.run("sleep", "1000")
-    with pytest.raises(RuntimeFailedError, match=r"OCI runtime create failed: .*exists"):
+    with pytest.raises(AlreadyExistsError, match=r"OCI runtime create failed: .*exists"):
         await box.runtime.create(box.spec, PlainStdio())
     await box.runtime.kill(box.spec, init, 0, all=False)
 

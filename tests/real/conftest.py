@@ -18,7 +18,14 @@ import pytest
 from . import events, images
 from .daemon import Daemon, watch
 from .poll import eventually
-from .requirements import RUNTIMES, missing_from_machine, missing_shim
+from .requirements import (
+    BINARIES,
+    GO,
+    RUNTIMES,
+    missing_from_machine,
+    missing_shim,
+    shim_program,
+)
 
 LIMIT = 240  # seconds for one test; the stress tests take most
 
@@ -115,9 +122,16 @@ def criu(machine: None, give_up: Callable[[str], None]) -> dict[str, str]:
 
 
 @pytest.fixture
-def criu_daemon(image_tar: Path, criu: dict[str, str]) -> Iterator[Daemon]:
-    """A daemon whose runc can checkpoint."""
-    yield from lend(Daemon(path=[criu["CRIU_PATH"]], home=criu["CRIU_HOME"]), image_tar)
+def criu_daemon(
+    runtime: str, image_tar: Path, criu: dict[str, str], tmp_path: Path
+) -> Iterator[Daemon]:
+    """A daemon whose runc can checkpoint, and where `requirements.GO` means the runtime under test.
+
+    containerd and ctr pass the options of a checkpoint on only if the runtime has that name.
+    """
+    (tmp_path / BINARIES[GO]).symlink_to(str(shim_program(runtime)))
+    path = [str(tmp_path), criu["CRIU_PATH"]]
+    yield from lend(Daemon(path=path, home=criu["CRIU_HOME"]), image_tar)
 
 
 @pytest.fixture(scope="session")

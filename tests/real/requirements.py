@@ -13,7 +13,7 @@ import pytest
 
 GO = "io.containerd.runc.v2"
 TRIO = "io.containerd.trio.v1"
-_BINARIES = {GO: "containerd-shim-runc-v2", TRIO: "containerd-shim-trio-v1"}
+BINARIES = {GO: "containerd-shim-runc-v2", TRIO: "containerd-shim-trio-v1"}
 
 # TRIOSHIM_RUNTIMES=io.containerd.trio.v1 leaves the oracle out, and the other way round.
 RUNTIMES = os.environ.get("TRIOSHIM_RUNTIMES", f"{GO},{TRIO}").split(",")
@@ -35,10 +35,14 @@ def missing_from_machine() -> str:
 @cache
 def missing_shim(runtime: str) -> str:
     """Why this runtime's shim cannot be used; "" if it can."""
-    name = _BINARIES[runtime]
-    own = Path(sys.executable).parent / name
-    program = str(own) if own.exists() else shutil.which(name)
+    program = shim_program(runtime)
     if program is None:
-        return f"no {name} in PATH or beside {sys.executable}"
+        return f"no {BINARIES[runtime]} in PATH or beside {sys.executable}"
     answer = subprocess.run([program, "-v"], capture_output=True, text=True, check=False)
-    return f"{name} -v fails: {answer.stderr[-300:]}" if answer.returncode else ""
+    return f"{program} -v fails: {answer.stderr[-300:]}" if answer.returncode else ""
+
+
+def shim_program(runtime: str) -> str | None:
+    """The shim that the daemons here find: that of our own environment comes first."""
+    own = str(Path(sys.executable).parent)
+    return shutil.which(BINARIES[runtime], path=f"{own}:{os.environ.get('PATH', os.defpath)}")

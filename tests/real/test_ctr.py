@@ -41,10 +41,21 @@ def test_run_reads_stdin_to_its_end(daemon: Daemon, runtime: str) -> None:
     """What goes in comes out, and the end of stdin ends `cat`."""
     container = daemon.new_id("cat")
     text = "".join(f"line {number}\n" for number in range(20_000))
+    # ctr closes the fifos when it hears of the exit, also if it has not read them to the end.
+    command = ("sh", "-c", "cat; sleep 1")
 
-    done = daemon.ctr("run", "--rm", "--runtime", runtime, IMAGE, container, "cat", stdin=text)
+    with subprocess.Popen(
+        daemon.ctr_argv("run", "--rm", "--runtime", runtime, IMAGE, container, *command),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as client:
+        # ctr forgets to close stdin if it meets the end of its own before the task is made.
+        daemon.events.wait_for(container, "start")
+        output, _ = client.communicate(text, timeout=30)
 
-    assert done.stdout == text
+    assert output == text
+    assert client.returncode == 0
     assert daemon.events.whole_story(container) == LIFE
 
 

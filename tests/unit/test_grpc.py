@@ -13,7 +13,7 @@ from h2.settings import SettingCodes
 
 from trioshim import errors
 from trioshim.proto import task_v2_pb2 as api
-from trioshim.rpc import _grpc
+from trioshim.rpc import _grpc, _grpc_wire
 from trioshim.rpc._grpc_wire import MAX_MESSAGE, MAX_STREAMS
 
 from .grpc_world import TASK_PATH as TASK
@@ -217,7 +217,11 @@ async def test_more_streams_than_agreed_are_refused_one_by_one(
 ) -> None:
     """The peer may not know the limit yet; those that run go on."""
     monkeypatch.setattr(_grpc, "MAX_STREAMS", 2)
+    monkeypatch.setattr(_grpc_wire, "MAX_STREAMS", 2)
     async with open_world() as world:
+        for _ in range(3):  # these make room again
+            gone = await world.peer.call(body=b"", end=False)
+            world.peer.h2.reset_stream(gone, ErrorCodes.CANCEL)
         first = [await world.peer.call(f"{TASK}/Wait") for _ in range(2)]
         reply = await world.peer.called()
         assert reply.code == errors.Code.RESOURCE_EXHAUSTED

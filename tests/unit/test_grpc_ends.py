@@ -67,6 +67,7 @@ async def test_a_reset_ends_a_reply_that_waits_for_the_window() -> None:
         stream_id = await world.peer.call(f"{TASK}/State")
         await world.peer.receive_until(lambda: len(world.peer.replies[stream_id].body) == 65535)
         world.peer.h2.increment_flow_control_window(50_000)
+        world.peer.h2.increment_flow_control_window(50_000, stream_id)
         world.peer.h2.reset_stream(stream_id, ErrorCodes.CANCEL)
         await world.peer.flush()
         assert await world.peer.still_served()
@@ -163,6 +164,33 @@ async def test_a_peer_that_does_not_read_is_cut_off(
         assert world.tasks.cancelled == ["wait"]
 
 
+async def test_a_peer_may_leave_with_a_reset() -> None:
+    """The kernel says ECONNRESET to us if the peer closes with something unread."""
+
+    def pair() -> tuple[trio.SocketStream, trio.SocketStream]:
+        left, right = trio.socket.socketpair()
+        return trio.SocketStream(left), trio.SocketStream(right)
+
+    async with open_world(pair) as world:
+        await world.peer.call(f"{TASK}/Wait")
+        await world.tasks.until(lambda: world.tasks.started)
+        await world.peer.stream.aclose()
+        await world.ended.wait()
+        assert world.tasks.cancelled == ["wait"]
+
+
+async def test_a_peer_may_leave_in_the_middle_of_a_write() -> None:
+    """The writer learns it first; the calls are cancelled all the same."""
+    async with open_world(trio.testing.lockstep_stream_pair) as world:
+        await world.peer.call(f"{TASK}/Wait")
+        await trio.testing.wait_all_tasks_blocked()
+        # Only the half that reads: what we would read stays open.
+        assert isinstance(world.peer.stream, trio.StapledStream)
+        await world.peer.stream.receive_stream.aclose()
+        await world.ended.wait()
+        assert world.tasks.cancelled == ["wait"]
+
+
 async def test_a_peer_that_only_asks_is_not_listened_to_for_ever(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -223,6 +251,25 @@ async def test_a_request_after_the_goaway_is_refused() -> None:
         world.reading.cancel()
         reply = await world.peer.called()
         assert reply.reset == ErrorCodes.REFUSED_STREAM
+        world.tasks.go_on.set()
+        await world.ended.wait()
+
+
+@pytest.mark.parametrize("_again", range(20))  # trio runs the two tasks in either order
+async def test_a_ping_beside_the_last_reply_is_no_error(_again: int) -> None:
+    """It may find the calls' nursery closed: the server returns as if it had come later."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    ping = b"\0\0\x08\6\0\0\0\0\0" + bytes(8)
+    async with open_world(lambda: (ours, theirs)) as world:
+        await world.peer.call(f"{TASK}/Wait")
+        await trio.testing.wait_all_tasks_blocked()
+        world.reading.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+
+        async def sent() -> None:
+            ours.receive_stream.put_data(ping)
+
+        ours.send_stream.send_all_hook = sent
         world.tasks.go_on.set()
         await world.ended.wait()
 

@@ -239,7 +239,6 @@ class _Served:
             else:
                 self._flush_soon()
                 await self._window_moved.park()
-                await trio.lowlevel.checkpoint_if_cancelled()  # reset as it was woken
         self._grpc.end_response(stream_id, status)
 
     def _refuse(self, stream_id: int, error: ShimError) -> None:
