@@ -7,9 +7,10 @@ already: the socket listens on fd 3, and daemons wait in its backlog.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -29,7 +30,7 @@ from .linux import (
     write_file,
 )
 from .publisher import open_publisher
-from .runc import Runc
+from .runc import Runc, Timeouts
 from .shim import serve
 from .task import TaskService
 
@@ -70,7 +71,7 @@ async def _serve(arguments: Arguments, listener: PrivateListener) -> None:
             partial(
                 serve,
                 listener,
-                runtime=Runc(kernel, arguments.namespace),
+                runtime=Runc(kernel, arguments.namespace, timeouts=_timeouts(os.environ)),
                 kernel=kernel,
                 publisher=publisher,
                 namespace=arguments.namespace,
@@ -78,6 +79,26 @@ async def _serve(arguments: Arguments, listener: PrivateListener) -> None:
             )
         )
         await _obey_signals_until_done(service)
+
+
+def _timeouts(environ: Mapping[str, str]) -> Timeouts:
+    """How long runc may take; TRIOSHIM_RUNC_TIMEOUT says it for a create, in seconds.
+
+    The others keep their proportion to it: a machine that is slow is slow in everything.
+    """
+    usual = Timeouts()
+    text = environ.get("TRIOSHIM_RUNC_TIMEOUT", "")
+    try:
+        create = float(text) if text else usual.create
+    except ValueError:
+        create = math.nan
+    if not 0 < create < math.inf:
+        log.warning(
+            "TRIOSHIM_RUNC_TIMEOUT=%r is no number of seconds, %g it is", text, usual.create
+        )
+        return usual
+    scale = create / usual.create
+    return Timeouts(create=create, kill=usual.kill * scale, other=usual.other * scale)
 
 
 async def _obey_signals_until_done(service: TaskService) -> None:

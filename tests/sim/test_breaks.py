@@ -49,8 +49,10 @@ BREAKS = [
         "a start is told when its turn is over",
         CONTAINER,
         "            self._emit(messages.task_start(self.spec.id, self.init.pid))\n",
-        "        await trio.lowlevel.checkpoint()\n"
-        "        self._emit(messages.task_start(self.spec.id, self.init.pid))\n",
+        "            self._starting.release()\n"
+        "            await trio.sleep(0.1)\n"
+        "            await self._starting.acquire()\n"
+        "            self._emit(messages.task_start(self.spec.id, self.init.pid))\n",
     ),
     Break(
         1,
@@ -112,9 +114,9 @@ BREAKS = [
         4,
         "no last look at memory before the exit",
         CONTAINER,
-        "                    self._look_at_memory()  # OOM is told before the exit, or never",
-        "                    self._emit(messages.task_exit(self.spec.id, self.init))\n"
-        "                    self._look_at_memory()  #",
+        "                    self._look_at_memory()  # OOM is told before the exit, or never"
+        " (law 4)\n                    self._exited(end)\n",
+        "                    self._exited(end)\n                    self._look_at_memory()\n",
     ),
     Break(
         5,

@@ -155,7 +155,7 @@ def tasks_named(name: str) -> int:
     todo, found = [root], 0
     while todo:
         task = todo.pop()
-        found += task.name == name
+        found += task.name.startswith(name)
         todo += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
     return found
 

@@ -147,7 +147,11 @@ async def test_two_hundred_calls_run_at_the_same_time() -> None:
     [
         (12, "/service/method", {"path": f"{TASK}/State/more"}),
         (12, "/service/method", {"path": "*"}),
+        (12, "/service/method", {"path": ""}),
         (3, "te header", {"te": ""}),
+        (3, "te header", {"te": "gzip"}),
+        (3, ":scheme", {":scheme": ""}),
+        (3, "content-type", {":status": "200", "content-type": ""}),
         (3, "application/grpc", {"content-type": "text/html"}),
         (3, "content-type", {"content-type": ""}),
         (3, ":method", {":method": "GET"}),

@@ -316,7 +316,6 @@ async def test_cancelled_passes(dispatcher: Dispatcher, tasks: Tasks) -> None:
 # ---------------------------------------------------------------- the end of the lasting nursery
 
 
-@pytest.mark.xfail(reason="outcome.acapture hands the nursery's own Cancelled to the caller")
 async def test_a_caller_is_told_when_the_shim_ends(tasks: Tasks) -> None:
     """A change that is cut off by Shutdown is an error for its caller, not a stray Cancelled."""
     seen: list[BaseException] = []
@@ -334,7 +333,6 @@ async def test_a_caller_is_told_when_the_shim_ends(tasks: Tasks) -> None:
     assert tasks.cancelled == ["kill"]
 
 
-@pytest.mark.xfail(reason="the answer is encoded outside of the seam")
 async def test_a_handler_without_an_answer_is_a_status() -> None:
     """`call` promises that every exception has become a `ShimError`."""
 

@@ -525,6 +525,10 @@ async def test_when_the_connection_ends_every_call_learns_it():
             for _ in range(3):
                 nursery.start_soon(expect_closed, client)
             await trio.testing.wait_all_tasks_blocked()
+            with trio.CancelScope() as waiting:
+                waiting.cancel()
+                await client.wait_closed()
+            assert waiting.cancelled_caught
             assert not client.closed
             await server.stream.aclose()
             await client.wait_closed()

@@ -35,6 +35,7 @@ class Server:
         self, dispatcher: Dispatcher, connected: trio.Nursery, lasting: trio.Nursery
     ) -> None:
         self.connections = 0
+        self._stopped = False
         self._dispatcher = dispatcher
         self._connected = connected
         self._lasting = lasting
@@ -44,6 +45,7 @@ class Server:
 
     def stop(self, grace: float) -> None:
         """Accept and read nothing more; what is under way has `grace` seconds to be answered."""
+        self._stopped = True
         self._accepting.cancel()
         for scope in self._reading:
             scope.cancel()
@@ -106,6 +108,8 @@ class Server:
     def _stoppable(self) -> Iterator[trio.CancelScope]:
         """A scope to read in, that `stop` cancels."""
         scope = trio.CancelScope()
+        if self._stopped:  # accepted in the very moment of the stop
+            scope.cancel()
         self._reading.add(scope)
         try:
             yield scope

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import outcome
 import trio
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
@@ -24,6 +23,7 @@ from ..errors import (
     InternalError,
     ShimError,
     StatusError,
+    UnavailableError,
     UnimplementedError,
 )
 
@@ -106,13 +106,13 @@ class Dispatcher:
             request.ParseFromString(payload)
         except DecodeError as error:
             raise InternalError(f"cannot read the payload of {method}: {error}") from None
+        if deadline <= trio.current_time():  # nobody waits: do not even begin
+            raise DeadlineExceededError
         with trio.move_on_at(deadline):
             if found.reads:
-                answer = await _run(found, request)
-            else:
-                answer = await self._run_to_its_end(found, request)
-            return answer.SerializeToString()
-        raise DeadlineExceededError("")
+                return await _run(found, request)
+            return await self._run_to_its_end(found, request)
+        raise DeadlineExceededError
 
     def _find(self, service: str, method: str) -> Method:
         found = self.services.get(service)
@@ -122,35 +122,49 @@ class Dispatcher:
             raise UnimplementedError(f"method {method}")
         return found.methods[method]
 
-    async def _run_to_its_end(self, method: Method, request: Message) -> Message:
+    async def _run_to_its_end(self, method: Method, request: Message) -> bytes:
         done = trio.Event()
-        result: list[outcome.Outcome[Message]] = []
+        result: list[bytes | ShimError] = []
 
         async def run() -> None:
             try:
-                result.append(await outcome.acapture(_run, method, request))
-            finally:
+                result.append(await _run(method, request))
+            except ShimError as error:
+                result.append(error)
+            finally:  # cancelled: the shim ends, and there is no result
                 done.set()
 
         self._lasting.start_soon(run, name=f"{method.name} {getattr(request, 'id', '')}")
         await done.wait()
         if not result:
-            raise StatusError("the shim is shutting down", StatusError.code)
-        return result[0].unwrap()
+            raise UnavailableError("the shim is shutting down")
+        if isinstance(result[0], ShimError):
+            raise result[0]
+        return result[0]
 
 
-async def _run(method: Method, request: Message) -> Message:
+async def _run(method: Method, request: Message) -> bytes:
+    """The serialized answer; every exception but a cancellation is a `ShimError`."""
     try:
-        return await method.answer(request)
-    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 (the one seam)
+        answer = await method.answer(request)
+        return answer.SerializeToString()
+    except ShimError:
+        raise
+    except Exception as error:  # noqa: BLE001 (the one seam)
         raise _as_status(method, error) from None
+    except BaseExceptionGroup as group:
+        errors, others = group.split(Exception)
+        if errors is not None:
+            log.error("%s failed while it was cancelled", method.name, exc_info=errors)
+        assert others is not None
+        raise others from None
 
 
-def _as_status(method: Method, error: BaseException) -> BaseException:
-    """The one seam: what a handler raised, as what a client is told."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+def _as_status(method: Method, error: Exception) -> ShimError:
+    """What a handler raised, as what a client is told."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
-    if isinstance(error, ShimError) or not isinstance(error, Exception):
+    if isinstance(error, ShimError):
         return error
     if isinstance(error, OSError):
         log.warning("%s: %s", method.name, error)
