@@ -16,6 +16,7 @@ from functools import partial
 
 import trio
 
+from ._atomic import write_file
 from ._dump import task_tree
 from ._version import __version__
 from .bootstrap import Arguments, ttrpc_address
@@ -27,7 +28,6 @@ from .linux import (
     become_subreaper,
     keep_fds,
     open_listener,
-    write_file,
 )
 from .publisher import open_publisher
 from .runc import Runc, Timeouts

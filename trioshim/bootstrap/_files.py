@@ -1,35 +1,10 @@
-"""Small files of a bundle, for `start` and `delete`: whole or not at all, through no symlink.
-
-A bundle may be writable for a remapped root (user namespaces): nothing planted there is followed.
-"""
+"""Small reads and writes for `start` and `delete`; no symlink is followed."""
 
 from __future__ import annotations
 
 import os
-from posixpath import basename, dirname, join
 
 _CHUNK = 1 << 16
-
-
-def write_file(path: str, data: bytes) -> None:
-    """Write a file, mode 0600: readers see the old one or the whole new one.
-
-    Raises:
-        OSError: the directory is gone, or the disk is full.
-    """
-    temporary = join(dirname(path), "." + basename(path))
-    remove(temporary)  # left by a helper that was killed
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    fd = os.open(temporary, flags, 0o600)
-    try:
-        try:
-            write_all(fd, data)
-        finally:
-            os.close(fd)
-        os.rename(temporary, path)
-    except BaseException:
-        remove(temporary)
-        raise
 
 
 def read_file(path: str, limit: int = 1 << 20) -> bytes:

@@ -12,9 +12,10 @@ import os
 import sys
 from posixpath import dirname
 
+from .._atomic import write_file
 from . import _dialects, _sockets
 from ._command import RESET_SIGNALS
-from ._files import read_file, read_stdin, remove, write_all, write_file
+from ._files import read_file, read_stdin, remove, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

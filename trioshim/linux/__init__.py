@@ -1,6 +1,5 @@
 """The only package that makes system calls: the ports of `trioshim.abc` on this machine."""
 
-from ._files import write_file as write_file
 from ._kernel import LinuxKernel as LinuxKernel
 from ._libc import become_subreaper as become_subreaper
 from ._listener import PrivateListener as PrivateListener

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import trio
 
+from .._atomic import write_file
 from ..abc import Child, Kernel
 from . import _files, _mounts
 from ._child import PidfdChild, exit_status
@@ -165,7 +166,7 @@ class LinuxKernel(Kernel):
         _files.make_directory(path, mode)
 
     def write_file(self, path: str, data: bytes) -> None:
-        _files.write_file(path, data)
+        write_file(path, data)
 
 
 def _ended_child() -> int | None:
