@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "trioshim"
+TESTS = Path(__file__).parents[1]
 
 # What a part may import of the others.  Who is not named imports nothing of ours but the floor.
 FLOOR = {"abc", "errors", "proto", "_atomic", "_specs", "_exit_record", "_mountinfo", "_version"}
@@ -99,4 +100,12 @@ def test_pure_modules_do_nothing(name: str) -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_modules_stay_small(path: Path) -> None:
     """No module above 400 lines."""
+    assert len(path.read_text("utf-8").splitlines()) <= 400
+
+
+@pytest.mark.parametrize(
+    "path", sorted(TESTS.rglob("*.py")), ids=lambda path: str(path.relative_to(TESTS))
+)
+def test_test_modules_stay_small(path: Path) -> None:
+    """No module of tests above 400 lines either."""
     assert len(path.read_text("utf-8").splitlines()) <= 400

@@ -1,0 +1,150 @@
+"""What the tutorial shows is what happens: its programs and the examples are run as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from trioshim.client import connect
+from trioshim.proto import task_v2_pb2 as api
+
+ROOT = Path(__file__).parents[2]
+TUTORIAL = ROOT / "docs" / "tutorial.md"
+GUARD = 60  # seconds; only against a hanging test run
+SLEEP = b'{"process": {"args": ["sleep", "600"]}}'
+
+
+def run(*argv: str | Path, cwd: Path = ROOT, path: str = "") -> str:
+    """The output of a Python program; an AssertionError with all it said if it fails."""
+    done = subprocess.run(
+        [sys.executable, *argv],
+        cwd=cwd,
+        env=os.environ | ({"PYTHONPATH": path} if path else {}),
+        capture_output=True,
+        text=True,
+        timeout=GUARD,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def program_of_tutorial(name: str, directory: Path) -> Path:
+    """The first Python block after `name` is mentioned, written to a file of that name."""
+    _, mention, rest = TUTORIAL.read_text("utf-8").partition(f"`{name}`")
+    found = re.search(r"^```python\n(.*?)^```$", rest, re.MULTILINE | re.DOTALL)
+    assert mention, f"the tutorial has no {name}"
+    assert found, f"no program follows the mention of {name}"
+    target = directory / name
+    target.write_text(found[1], "utf-8")
+    return target
+
+
+@contextmanager
+def plain_process_shim() -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """examples/plain_process.py, and the path of its socket."""
+    with tempfile.TemporaryDirectory(prefix="tsx") as directory:
+        path = f"{directory}/s"
+        argv = [sys.executable, str(ROOT / "examples" / "plain_process.py"), path]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(argv, stdout=pipe, stderr=pipe, text=True, cwd=ROOT) as shim:
+            try:
+                yield path, shim
+            finally:
+                shim.kill()
+
+
+async def wait_for_socket(path: str) -> None:
+    with trio.fail_after(GUARD):
+        while True:
+            try:
+                await (await trio.open_unix_socket(path)).aclose()
+            except OSError:
+                await trio.sleep(0.01)  # another process: nothing else tells
+            else:
+                return
+
+
+async def test_a_shim_of_ones_own_runs_a_process(tmp_path: Path) -> None:
+    """drive.py creates a plain process, reads its output and status; the events come in order."""
+    program = program_of_tutorial("drive.py", tmp_path)
+    with plain_process_shim() as (path, shim):
+        await wait_for_socket(path)
+        told = await trio.to_thread.run_sync(run, program, path)
+        events, _ = await trio.to_thread.run_sync(lambda: shim.communicate(timeout=GUARD))
+
+    assert re.fullmatch(r"process (\d+) wrote: hello from \1\nits exit status: 7\n", told)
+    assert re.findall(r"^/tasks/(\S+)", events, re.MULTILINE) == [
+        *("create", "start", "exit", "delete")
+    ]
+    assert shim.returncode == 0
+    assert not await trio.Path(path).exists()
+
+
+async def test_a_program_looks_at_a_shim(tmp_path: Path) -> None:
+    """look.py tells the state and the processes of a container."""
+    program = program_of_tutorial("look.py", tmp_path)
+    (tmp_path / "config.json").write_bytes(SLEEP)
+    with plain_process_shim() as (path, _):
+        await wait_for_socket(path)
+        async with connect(path) as shim:
+            request = api.CreateTaskRequest(id="hello", bundle=str(tmp_path))
+            pid = (await shim.create(request)).pid
+            await shim.start(api.StartRequest(id="hello"))
+            told = await trio.to_thread.run_sync(run, program, f"unix://{path}", "hello")
+            await shim.kill(api.KillRequest(id="hello", signal=9))
+
+    assert told == f"hello: RUNNING, pid {pid}\nprocesses: {pid}\n"
+
+
+async def test_the_example_ends_what_was_never_started(tmp_path: Path) -> None:
+    """Delete after Create: the process that waited at its gate is gone, and so is the shim."""
+    (tmp_path / "config.json").write_bytes(SLEEP)
+    with plain_process_shim() as (path, process):
+        await wait_for_socket(path)
+        async with connect(path) as shim:
+            pid = (await shim.create(api.CreateTaskRequest(id="c", bundle=str(tmp_path)))).pid
+            await shim.delete(api.DeleteRequest(id="c"), timeout=GUARD)
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+            await shim.shutdown(api.ShutdownRequest())
+        await trio.to_thread.run_sync(lambda: process.communicate(timeout=GUARD))
+
+    assert process.returncode == 0
+
+
+def test_a_hundred_orders(tmp_path: Path) -> None:
+    """a_day.py: the shim in memory, and the laws in each order."""
+    told = run(program_of_tutorial("a_day.py", tmp_path))
+    assert told == "100 orders, and the laws hold in each\n"
+
+
+def test_a_test_with_pytest_trio(tmp_path: Path) -> None:
+    """test_a_day.py passes under pytest-trio."""
+    program = program_of_tutorial("test_a_day.py", tmp_path)
+    told = run(*("-m", "pytest", "-q", "-o", "trio_mode=true", program), cwd=tmp_path)
+    assert "1 passed" in told
+
+
+def test_a_runtime_of_ones_own_keeps_the_laws(tmp_path: Path) -> None:
+    """check_plain.py: real processes, clients and daemon in memory."""
+    program = program_of_tutorial("check_plain.py", tmp_path)
+    told = run(program, path=str(ROOT / "examples"))
+    assert told == "create, start, exit and delete, in this order\n"
+
+
+def test_ttrpc_alone() -> None:
+    """examples/ttrpc_echo.py: a payload comes back, and so does a status."""
+    assert run("examples/ttrpc_echo.py").splitlines() == [
+        "the server says: hello",
+        "the server says: there is no treasure here: not found",
+    ]
