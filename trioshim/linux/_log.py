@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import time
 
 __all__ = ["FifoHandler"]
@@ -35,35 +36,40 @@ class FifoHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if self._fd < 0:
             return
-        line = self.format_line(record)
-        if self.lost:
-            line = line[:-1] + f" lost_lines={self.lost}\n"
+        fields = self._fields | ({"lost_lines": str(self.lost)} if self.lost else {})
         try:
             # One write, at most PIPE_BUF bytes: lines of several writers do not mix.
-            os.write(self._fd, line.encode(errors="backslashreplace")[-4096:])
+            os.write(self._fd, format_line(record, fields))
         except OSError:
             self.lost += 1
         else:
             self.lost = 0
-
-    def format_line(self, record: logging.LogRecord) -> str:
-        """One line of logrus text."""
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        text = record.getMessage()
-        if record.exc_info:
-            text += "\n" + logging.Formatter().formatException(record.exc_info)
-        level = record.levelname.lower()
-        words = [
-            f'time="{stamp}.{int(record.msecs):03d}000000Z"',
-            f"level={'fatal' if level == 'critical' else level}",
-            f"msg={json.dumps(text)}",
-            f"logger={record.name}",
-            *(f"{key}={value}" for key, value in self._fields.items()),
-        ]
-        return " ".join(words) + "\n"
 
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
         super().close()
+
+
+def format_line(record: logging.LogRecord, fields: dict[str, str]) -> bytes:
+    """One line of logrus text; a long message is cut so that the line stays in one piece."""
+    text = record.getMessage()
+    if record.exc_info:
+        text += "\n" + logging.Formatter().formatException(record.exc_info)
+    while len(line := _line(record, text, fields)) > select.PIPE_BUF and len(text) > 16:
+        text = text[: len(text) * 3 // 4] + " ..."
+    return line
+
+
+def _line(record: logging.LogRecord, text: str, fields: dict[str, str]) -> bytes:
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    level = record.levelname.lower()
+    words = [
+        f'time="{stamp}.{int(record.msecs):03d}000000Z"',
+        f"level={'fatal' if level == 'critical' else level}",
+        f"msg={json.dumps(text)}",
+        f"logger={record.name}",
+        *(f"{key}={value}" for key, value in fields.items()),
+    ]
+    return (" ".join(words) + "\n").encode(errors="backslashreplace")

@@ -6,6 +6,7 @@ v2 and v3 of the service are the same bytes under two names, so v2's messages se
 
 from __future__ import annotations
 
+import json
 import os
 
 import trio
@@ -29,6 +30,8 @@ __all__ = ["READS", "TaskService"]
 
 # Methods that change nothing: they end with their caller and never wait for another (laws 7, 8).
 READS = frozenset({"State", "Pids", "Stats", "Connect", "Wait"})
+
+LAST_SIGNAL = 64  # SIGRTMAX; the wire has room for more
 
 _STATUS = {
     State.CREATED: Status.CREATED,
@@ -91,8 +94,7 @@ class TaskService:
     async def exec(self, request: api.ExecProcessRequest) -> Empty:
         container = self._containers.get(request.id)
         _check_id(request.exec_id)
-        if not request.spec.value:
-            raise InvalidArgumentError(f"exec {request.exec_id} has no spec: nothing to run")
+        _check_process(request.exec_id, request.spec.value)
         container.add_exec(
             ExecSpec(
                 id=request.exec_id,
@@ -163,6 +165,8 @@ class TaskService:
 
     async def kill(self, request: api.KillRequest) -> Empty:
         container = self._containers.get(request.id)
+        if request.signal > LAST_SIGNAL:
+            raise InvalidArgumentError(f"signal {request.signal}: there are 0 to {LAST_SIGNAL}")
         await container.kill(request.exec_id, request.signal, all=request.all)
         return Empty()
 
@@ -213,6 +217,18 @@ def _check_id(id_: str) -> None:
         check_identifier(id_)
     except ValueError as error:
         raise InvalidArgumentError(str(error)) from None
+
+
+def _check_process(exec_id: str, text: bytes) -> None:
+    """Now and not at its Start: who sent it learns it, and nothing is registered."""
+    if not text:
+        raise InvalidArgumentError(f"exec {exec_id} has no spec: nothing to run")
+    try:
+        process = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgumentError(f"exec {exec_id}: no OCI process in JSON: {error}") from None
+    if not isinstance(process, dict):
+        raise InvalidArgumentError(f"exec {exec_id}: an OCI process is a JSON object")
 
 
 def _options(value: Any) -> Options:
