@@ -8,6 +8,7 @@ a namespace that nobody else has.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -115,8 +116,12 @@ class Daemon:
                 self.remove_all()
             self.stop()
         finally:
-            leaks.sweep(self.base, self.namespace)
+            leaks.sweep(self.base, self.namespace, self.events.containers())
             shutil.rmtree(self.base, ignore_errors=True)
+
+    def forwarded(self) -> list[str]:
+        """The tasks' events that containerd has taken from shims, in all its lives (debug only)."""
+        return re.findall(r"event forwarded.* topic=/tasks/(\S+)", self.log.read_text("utf-8"))
 
     def log_tail(self, lines: int = 60) -> str:
         text = self.log.read_text("utf-8", "replace") if self.log.exists() else ""
@@ -230,13 +235,14 @@ def _environment(path: Sequence[str], home: str | None) -> dict[str, str]:
 
 def watch(daemon: Daemon) -> Callable[[], list[str]]:
     """Look at the world now; the function that is returned says what has been left behind since."""
-    before = leaks.look(daemon.base, daemon.namespace)
+
+    def look() -> set[str]:
+        return leaks.look(daemon.base, daemon.namespace, daemon.events.containers())
+
+    before = look()
 
     def left() -> list[str]:
-        after = leaks.look(daemon.base, daemon.namespace)
-        own = {f"process {pid}:" for pid in daemon.own_pids}
-        return sorted(
-            trace for trace in after - before if not any(trace.startswith(prefix) for prefix in own)
-        )
+        own = tuple(f"process {pid}:" for pid in daemon.own_pids)
+        return sorted(trace for trace in look() - before if not trace.startswith(own))
 
     return left

@@ -30,7 +30,8 @@ class Event:
 
     @property
     def container(self) -> str:
-        return str(self.body.get("container_id", ""))
+        own = "id" if self.topic.startswith("/containers/") else "container_id"
+        return str(self.body.get(own, ""))
 
     @property
     def exec(self) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,13 +18,13 @@ SOCKETS = Path("/run/containerd/s")
 RUNC = Path("/run/containerd/runc")
 
 
-def look(base: Path, namespace: str) -> set[str]:
+def look(base: Path, namespace: str, containers: Iterable[str]) -> set[str]:
     """One line for each trace: process, mount, cgroup, socket, runc state, bundle."""
     return {
         *(f"process {pid}: {argv}" for pid, argv in processes(base)),
         *(f"mount {target}" for target in mounts(base)),
         *(f"cgroup {path}" for path in cgroups(namespace)),
-        *(f"socket {path}" for path in dead_sockets()),
+        *(f"socket {path}" for path in sockets(base / "c.sock", namespace, containers)),
         *(f"runc state {path}" for path in _children(RUNC / namespace)),
         *(f"bundle {path}" for path in _bundles(base)),
     }
@@ -63,23 +63,21 @@ def cgroups(namespace: str) -> list[Path]:
     )
 
 
-def dead_sockets() -> list[Path]:
-    """Sockets of shims that nobody holds any more.
-
-    The name of one is a hash, so it does not say whose it is; that of a living shim is found by
-    its process.
-    """
-    with open("/proc/net/unix", encoding="utf-8", errors="replace") as table:
-        bound = {line.split()[-1] for line in table}
-    return [path for path in _children(SOCKETS) if path.is_socket() and str(path) not in bound]
+def sockets(address: Path, namespace: str, containers: Iterable[str]) -> list[Path]:
+    """Those of these containers' shims, alive or dead."""
+    paths = [socket_of(address, namespace, container) for container in containers]
+    return [path for path in paths if path.exists()]
 
 
 def socket_of(address: Path, namespace: str, container: str) -> Path:
-    """Where the shim of a container that is in no group listens."""
+    """Where the shim of a container that is in no group listens.
+
+    The name is a hash: so nobody can tell whose a socket is without knowing the container.
+    """
     return SOCKETS / hashlib.sha256(f"{address}/{namespace}/{container}".encode()).hexdigest()
 
 
-def sweep(base: Path, namespace: str) -> None:
+def sweep(base: Path, namespace: str, containers: Iterable[str] = ()) -> None:
     """Remove all that a daemon and its shims may have left.  For the end, after all the asserts."""
     for pid, _ in processes(base):
         with suppress(ProcessLookupError):
@@ -89,6 +87,8 @@ def sweep(base: Path, namespace: str) -> None:
     for path in reversed(cgroups(namespace)):
         with suppress(OSError):
             path.rmdir()
+    for path in sockets(base / "c.sock", namespace, containers):
+        path.unlink(missing_ok=True)
     for empty in (*(root / namespace for root in _cgroup_roots()), RUNC / namespace):
         with suppress(OSError):
             empty.rmdir()
