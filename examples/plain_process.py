@@ -41,10 +41,9 @@ class PlainProcesses(Runtime):
         self._open(self._gates.pop(spec.id))
 
     async def kill(self, spec: ContainerSpec, init: Child, signum: int, *, all: bool) -> None:
-        try:
-            init.signal(signum)
-        except ProcessLookupError:
-            raise NotFoundError("process already finished") from None
+        with suppress(ProcessLookupError):
+            return init.signal(signum)
+        raise NotFoundError("process already finished")
 
     async def delete(self, spec: ContainerSpec, *, force: bool = False) -> None:
         if spec.id in self._gates:  # never started: a gate that closes ends it
@@ -89,8 +88,7 @@ class Printer(Publisher):
 
 
 async def main(path: str) -> None:
-    kernel = PlainKernel()
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    kernel, sock = PlainKernel(), socket.socket(socket.AF_UNIX)
     sock.bind(path)
     sock.listen()
     listener, runtime = PrivateListener(sock), PlainProcesses(kernel)

@@ -36,7 +36,7 @@ async def test_exec_leaves_no_files_and_spares_init_pid(bench: Bench) -> None:
     """An exec called "init" does not overwrite init.pid; its spec is private and removed."""
     (bench.bundle / "init.pid").write_text("12")
     bench.script(
-        "stat -c %a $process >$log.seen; cat $process >>$log.seen\nsleep 1000 & echo $! >$pid"
+        "stat -c %a $process >$pid.seen; cat $process >>$pid.seen\nsleep 1000 & echo $! >$pid"
     )
     child = await bench.runtime.exec(
         bench.spec, ExecSpec("init", b'{"args":["x"],"terminal":true}'), PlainStdio()
@@ -142,7 +142,7 @@ async def test_the_owner_of_pipes_comes_from_the_options(bench: Bench) -> None:
 
 async def test_update_sends_the_resources_on_standard_input(bench: Bench) -> None:
     """Whole, however large."""
-    bench.script("cat >$log.seen")
+    bench.script(f"cat >{bench.bundle}/all.seen")
     resources = json.dumps({"unified": {str(n): "x" * 100 for n in range(3000)}}).encode()
     await bench.runtime.update(bench.spec, resources)
     (seen,) = bench.bundle.glob("*.seen")

@@ -153,7 +153,7 @@ async def test_a_megabyte_of_errors_does_not_stop_it(bench: Bench) -> None:
 
 async def test_an_init_that_holds_our_pipe_does_not_hold_us(bench: Bench) -> None:
     """The end of the process is the end of the command, not the end of its output."""
-    bench.script("sleep 1000 & echo $! >$log.pid; echo oops >&2; exit 3")
+    bench.script(f"sleep 1000 & echo $! >{bench.bundle}/left.pid; echo oops >&2; exit 3")
     with trio.fail_after(60), pytest.raises(RuntimeFailedError, match="status 3: oops"):
         await bench.runtime.start(bench.spec)
     (left,) = bench.bundle.glob("*.pid")

@@ -17,12 +17,10 @@ import secrets
 import select
 import shutil
 import signal
-import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,70 +30,22 @@ from google.protobuf import any_pb2
 
 from trioshim.client import TaskClient, connect
 from trioshim.errors import NotFoundError
-from trioshim.proto import events_pb2, runc_options_pb2
+from trioshim.proto import runc_options_pb2
 from trioshim.proto import task_v2_pb2 as api
-from trioshim.proto.events_service_pb2 import ForwardRequest
 from trioshim.proto.task_types_pb2 import Status
-from trioshim.proto.types_pb2 import Envelope
-from trioshim.ttrpc import Request, serve_connection
 
 from . import leaks
+from .poll import eventually
 from .requirements import TRIO, shim_program
+from .shim_parts import EventServer, until
 
+BOX = "box"
+OPTIONS = "containerd.runc.v1.Options"
 SLEEP = ("sleep", "1000")
 # Ends with 42 when it is told to: a line on its standard input.
 OBEDIENT = ("sh", "-c", "read line; exit 42")
 
-
-async def until(probe: Callable[[], object], what: str, *, within: float = 15.0) -> None:
-    """`poll.eventually` for a test whose event loop has to go on meanwhile.
-
-    Raises:
-        TimeoutError: it never became true.
-    """
-    deadline = trio.current_time() + within
-    while not probe():
-        if trio.current_time() > deadline:
-            raise TimeoutError(f"gave up waiting for {what} after {within} s")
-        await trio.sleep(0.02)
-
-
-class EventServer:
-    """What a shim sees of a daemon: `Forward`, over ttrpc.
-
-    Attributes:
-        envelopes: what has come, in the order of its coming.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.envelopes: list[Envelope] = []
-
-    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Listen until cancelled; then the socket's path is free again."""
-        sock = trio.socket.socket(trio.socket.AF_UNIX)
-        try:
-            await sock.bind(str(self.path))
-            sock.listen()
-            serve = partial(serve_connection, dispatch=self._forward)
-            await trio.serve_listeners(serve, [trio.SocketListener(sock)], task_status=task_status)
-        finally:
-            sock.close()
-            self.path.unlink(missing_ok=True)
-
-    async def _forward(self, request: Request) -> bytes:
-        self.envelopes.append(ForwardRequest.FromString(request.payload).envelope)
-        return b""
-
-    def topics(self) -> list[str]:
-        """/tasks/create and so on, without /tasks/."""
-        return [envelope.topic.removeprefix("/tasks/") for envelope in self.envelopes]
-
-    def exits(self, container: str) -> list[tuple[str, int]]:
-        """Process id and status of each exit in a container."""
-        said = [e for e in self.envelopes if e.topic == "/tasks/exit"]
-        exits = [events_pb2.TaskExit.FromString(e.event.value) for e in said]
-        return [(e.id, e.exit_status) for e in exits if e.container_id == container]
+_MOUNTS = (("/proc", "proc"), ("/dev", "tmpfs"), ("/dev/pts", "devpts"))
 
 
 @dataclass(eq=False)
@@ -115,7 +65,7 @@ class Shim:
     address: str
     pid: int
     pidfd: int
-    log: int
+    log: int | None
     client: TaskClient = field(init=False)
     containers: list[str] = field(default_factory=list)
     _said: bytes = b""
@@ -138,9 +88,15 @@ class Shim:
     def said(self) -> str:
         """What it has written to its log so far."""
         with suppress(BlockingIOError):
-            while data := os.read(self.log, 65536):
+            while self.log is not None and (data := os.read(self.log, 65536)):
                 self._said += data
         return self._said.decode(errors="replace")
+
+    def read_log(self, *, on: bool = True) -> None:
+        """Open the log's reading end, as a daemon that comes; or close it, as one that leaves."""
+        if self.log is not None:
+            os.close(self.log)
+        self.log = os.open(self.bundle / "log", os.O_RDONLY | os.O_NONBLOCK) if on else None
 
     @asynccontextmanager
     async def nothing_leaks(self) -> AsyncIterator[None]:
@@ -168,7 +124,7 @@ class Shim:
         *args: str,
         bundle: Path | None = None,
         terminal: bool = False,
-        runc: str = "",
+        options: any_pb2.Any | None = None,
         **fields: Any,
     ) -> int:
         """Create a container that runs `args`; its bundle is made if it is not given."""
@@ -178,7 +134,7 @@ class Shim:
             id=container,
             bundle=str(path),
             terminal=terminal,
-            options=self.world.options(runc),
+            options=options or self.world.options(),
             **fields,
         )
         return (await self.client.create(request)).pid
@@ -262,7 +218,9 @@ class ShimWorld:
             "ociVersion": "1.0.2",
             "process": self.process(*args) | {"terminal": terminal},
             "root": {"path": str(self.rootfs), "readonly": True},
-            "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+            "mounts": [
+                {"destination": path, "type": kind, "source": kind} for path, kind in _MOUNTS
+            ],
             "linux": {
                 "cgroupsPath": f"/{self.namespace}/{bundle.name}",
                 "namespaces": [{"type": kind} for kind in kinds],
@@ -279,20 +237,23 @@ class ShimWorld:
             "user": {"uid": 0, "gid": 0},
         }
 
-    def options(self, runc: str = "") -> any_pb2.Any:
-        """Options for Create: a runtime's root of our own, and which program it is."""
-        options = runc_options_pb2.Options(root=str(self.base / "runc"), binary_name=runc)
-        url = "containerd.runc.v1.Options"
-        return any_pb2.Any(type_url=url, value=options.SerializeToString())
+    def options(self, *, binary_name: str = "", criu_path: str = "") -> any_pb2.Any:
+        """Options for Create: a root for the runtime that is nobody else's, and more."""
+        root = str(self.base / "runc")
+        options = runc_options_pb2.Options(root=root, binary_name=binary_name, criu_path=criu_path)
+        return any_pb2.Any(type_url=OPTIONS, value=options.SerializeToString())
 
-    def program(self, name: str, body: str) -> str:
-        """A shell script; `real` in it is runc, `$log` is the file after --log."""
-        path = self.base / name
+    def runc(self, body: str) -> any_pb2.Any:
+        """Options for a runtime that is a shell script.
+
+        In it `real "$@"` becomes runc, and `$log` is the file after --log.
+        """
+        path = self.base / "runc.sh"
         find_log = 'log=; for word; do [ "$last" = --log ] && log=$word; last=$word; done\n'
         runc = shutil.which("runc")
         path.write_text(f'#!/bin/sh\n{find_log}real() {{ exec {runc} "$@"; }}\n{body}\n')
         path.chmod(0o755)
-        return str(path)
+        return self.options(binary_name=str(path))
 
     def fifo(self, name: str) -> str:
         path = self.base / name
@@ -331,9 +292,7 @@ class ShimWorld:
                 capture_stderr=True,
             )
 
-    async def _hold_client(
-        self, address: str, *, task_status: trio.TaskStatus[TaskClient]
-    ) -> None:
+    async def _hold_client(self, address: str, *, task_status: trio.TaskStatus[TaskClient]) -> None:
         async with connect(address) as client:
             task_status.started(client)
             await trio.sleep_forever()
@@ -371,9 +330,22 @@ class ShimWorld:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(shim.pidfd, signal.SIGKILL)
             os.close(shim.pidfd)
-            os.close(shim.log)
-        leaks.sweep(self.base, self.namespace)
+            shim.read_log(on=False)
+        self._kill_containers()
+        leaks.sweep(self.base, self.namespace, ())
         shutil.rmtree(self.base, ignore_errors=True)
+
+    def _kill_containers(self) -> None:
+        """One that was created and never started has no word of ours in it: its cgroup tells."""
+        for pid in set(self._processes()):
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        with suppress(TimeoutError):
+            eventually(lambda: not self._processes(), "processes to end", within=5)
+
+    def _processes(self) -> list[str]:
+        files = [path / "cgroup.procs" for path in leaks.cgroups(self.namespace)]
+        return [pid for file in files for pid in file.read_text().split()]
 
 
 @asynccontextmanager
@@ -384,8 +356,7 @@ async def open_shim_world(rootfs: Path, *, listening: bool = True) -> AsyncItera
         rootfs: of all its containers.
         listening: the daemon is there from the beginning.
     """
-    base = Path("/tmp", f"trs-{secrets.token_hex(4)}")
-    base.mkdir(mode=0o755)
+    base = _make_base()
     async with trio.open_nursery() as nursery:
         world = ShimWorld(base, rootfs, nursery, EventServer(base / "daemon"))
         try:
@@ -398,16 +369,21 @@ async def open_shim_world(rootfs: Path, *, listening: bool = True) -> AsyncItera
         nursery.cancel_scope.cancel()
 
 
+def _make_base() -> Path:
+    # Not mkdtemp: its names may hold what a namespace may not.
+    base = Path("/tmp", f"tsw-{secrets.token_hex(4)}")
+    base.mkdir(mode=0o755)
+    return base
+
+
 @asynccontextmanager
-async def open_raw(address: str) -> AsyncIterator[trio.SocketStream]:
-    """A connection to a shim on which nothing has been said yet."""
-    stream = await trio.open_unix_socket(address.removeprefix("unix://"))
-    async with stream:
-        yield stream
-
-
-def socket_of(address: str) -> socket.socket:
-    """The same without an event loop; connected."""
-    sock = socket.socket(socket.AF_UNIX)
-    sock.connect(address.removeprefix("unix://"))
-    return sock
+async def open_box(world: ShimWorld) -> AsyncIterator[Shim]:
+    """A shim with one running container, `BOX`, that has to outlive the block unharmed."""
+    shim = await world.start(BOX)
+    pid = await shim.run(BOX)
+    async with shim.nothing_leaks():
+        yield shim
+        for container in [name for name in shim.containers if name != BOX]:
+            await shim.remove(container)
+        state = await shim.state(BOX)
+        assert (state.pid, state.status) == (pid, Status.RUNNING)

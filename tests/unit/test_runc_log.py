@@ -93,16 +93,6 @@ def test_without_an_error_in_the_log_the_output_tells() -> None:
     assert (told.status, told.argv, told.log) == (1, ("runc", "..."), "oops")
 
 
-def test_a_log_that_cannot_be_read_is_mentioned() -> None:
-    """The reader should know that there may be a better text."""
-    told = _log.failed(failed(log_trouble="open /b/l: no such file or directory"))
-    assert str(told) == (
-        "OCI runtime create failed: unable to retrieve OCI runtime error"
-        " (open /b/l: no such file or directory):"
-        " runc did not terminate successfully: exit status 1"
-    )
-
-
 def test_a_signal_is_told_by_its_name() -> None:
     """Somebody, often the OOM killer, has killed runc itself."""
     result = Result(Verb.START, ("runc",), 137)

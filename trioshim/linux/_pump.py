@@ -76,6 +76,24 @@ class Pump:
         self.lossy = lossy
         self._had_to_wait = False
         self._ended = trio.Event()
+        self._early = b""
+        self._listening = trio.CancelScope()
+        self._listened = trio.Event()
+        self._listened.set()
+
+    async def listen(self) -> None:
+        """Before `run`: keep what comes, so that nobody waits in a full pipe (containerd#4434).
+
+        It is the runtime that speaks then.  If the container comes into being, `run` gives it to
+        the client; if not, its words are in the error.
+        """
+        self._listened = trio.Event()
+        try:
+            with self._listening:
+                while data := await self._source.read():
+                    self._early = (self._early + data)[-PIPE_SIZE:]
+        finally:
+            self._listened.set()
 
     async def wait_ended(self) -> None:
         await self._ended.wait()
@@ -83,6 +101,9 @@ class Pump:
     async def run(self) -> None:
         """Copy to the end of the source, then close both sides."""
         try:
+            self._listening.cancel()
+            await self._listened.wait()
+            await self._give(self._early)
             await self._run()
         except trio.ClosedResourceError:
             logger.debug("%s: closed while it was copied", self.name)
@@ -141,6 +162,10 @@ class Pump:
     async def _copy(self) -> bool:
         data = await self._source.read()
         self.progress += len(data)
+        return await self._give(data)
+
+    async def _give(self, data: bytes) -> bool:
+        """All of it to the sink; whether there was any, and a point in going on."""
         left = memoryview(data)
         try:
             while left:

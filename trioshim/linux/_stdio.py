@@ -204,6 +204,8 @@ class _Pipes(_Streams):
         self._ends = ends
         self._inlet = inlet
         self._pumps = pumps
+        for pump in pumps:
+            nursery.start_soon(pump.listen)
 
     @property
     def fds(self) -> Mapping[int, int]:

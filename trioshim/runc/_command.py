@@ -20,7 +20,7 @@ import trio
 from ..abc import Child, Exit, Kernel
 from ..errors import DeadlineExceededError
 from ._argv import Verb
-from ._files import read_end, remove_file
+from ._files import read_end
 from ._log import Excerpt, Result, last_error, not_started
 
 MAX_LOG = 4 * 1024 * 1024
@@ -58,7 +58,7 @@ class Command:
     Attributes:
         verb: what it does.
         argv: the whole command line.
-        log: the file that it writes its log to; read and removed here.
+        log: an fd of ours; what it is of, is the file that the command writes its log to.
         timeout: seconds it may take.
         patience: seconds to wait for it once it has been killed.
         fds: its fd numbers to ours.
@@ -67,7 +67,7 @@ class Command:
 
     verb: Verb
     argv: tuple[str, ...]
-    log: str
+    log: int
     timeout: float
     patience: float
     fds: Mapping[int, int] = field(default_factory=dict)
@@ -122,16 +122,13 @@ async def run(kernel: Kernel, command: Command) -> Result:
         DeadlineExceededError: it took longer than it may; it was killed.
         RuntimeFailedError: it could not be started.
     """
-    try:
-        with _open_listener(command.capture) as listener:
-            ended = await _run(kernel, command, listener)
-            output = listener.text()
-        logged, trouble = _read_log(command.log)
-    finally:
-        remove_file(command.log)
+    with _open_listener(command.capture) as listener:
+        ended = await _run(kernel, command, listener)
+        output = listener.text()
+    logged = last_error(read_end(command.log, MAX_LOG))
     if ended is None:
         raise _too_late(command, logged or output)
-    return Result(command.verb, command.argv, ended.status, output, logged, trouble)
+    return Result(command.verb, command.argv, ended.status, output, logged)
 
 
 async def _run(kernel: Kernel, command: Command, listener: Listener) -> Exit | None:
@@ -183,14 +180,6 @@ def _open_listener(capture: bool) -> Iterator[Listener]:
         yield listener
     finally:
         listener.close()
-
-
-def _read_log(path: str) -> tuple[str, str]:
-    """The last error in a log, and why there is none."""
-    try:
-        return last_error(read_end(path, MAX_LOG)), ""
-    except OSError as error:
-        return "", f"open {path}: {(error.strerror or str(error)).lower()}"
 
 
 def _too_late(command: Command, said: str) -> DeadlineExceededError:

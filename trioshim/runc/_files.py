@@ -18,19 +18,23 @@ def read_file(path: str, limit: int) -> bytes:
     Raises:
         OSError: it cannot be read, or has more than `limit` bytes (EFBIG).
     """
-    data = _read(path, limit + 1)
+    with _open(path) as fd, open(fd, "rb", closefd=False) as file:
+        data = file.read(limit + 1) or b""
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"more than {limit} bytes", path)
     return data
 
 
-def read_end(path: str, limit: int) -> bytes:
-    """The last `limit` bytes of a file.
+def read_end(file: str | int, limit: int) -> bytes:
+    """The last `limit` bytes of a file: a path, or an fd that stays open.
 
     Raises:
         OSError: it cannot be read.
     """
-    return _read(path, limit, from_end=limit)
+    if isinstance(file, int):
+        return os.pread(file, limit, max(0, os.fstat(file).st_size - limit))
+    with _open(file) as fd:
+        return read_end(fd, limit)
 
 
 def read_pid(path: str) -> int:
@@ -58,19 +62,19 @@ def remove_directory(path: str) -> None:
 
 
 @contextlib.contextmanager
-def memory_file(data: bytes) -> Iterator[int]:
-    """An fd to read `data` from; a pipe could be too small to hold it."""
+def memory_file(data: bytes = b"") -> Iterator[int]:
+    """An fd of a file in memory: no pipe too small, no disk too full."""
     with open(os.memfd_create("trioshim"), "w+b", buffering=0) as file:
         file.write(data)
         file.seek(0)
         yield file.fileno()
 
 
-def _read(path: str, size: int, *, from_end: int = 0) -> bytes:
+@contextlib.contextmanager
+def _open(path: str) -> Iterator[int]:
     # Non-blocking: opening a fifo that nobody writes to would stop the whole shim.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    with open(fd, "rb") as file:
-        if from_end:
-            end = file.seek(0, os.SEEK_END)
-            file.seek(max(0, end - from_end))
-        return file.read(size) or b""
+    try:
+        yield fd
+    finally:
+        os.close(fd)

@@ -70,7 +70,6 @@ class Result:
         status: its exit status; 128 + the signal's number when a signal ended it.
         output: what it wrote where we listened, shortened.
         logged: the last error in its log; "" if there is none.
-        log_trouble: why its log could not be read; "" if it could.
     """
 
     verb: Verb
@@ -78,7 +77,6 @@ class Result:
     status: int = 0
     output: str = ""
     logged: str = ""
-    log_trouble: str = ""
 
     @property
     def failure(self) -> str:
@@ -132,10 +130,7 @@ def _shortened(text: str) -> str:
 
 def failed(result: Result, prefix: str = "") -> RuntimeFailedError:
     """The error for a command that failed, told by its log if that says something."""
-    if result.log_trouble:
-        why = f"unable to retrieve OCI runtime error ({result.log_trouble}): {result.failure}"
-    else:
-        why = result.logged or result.failure
+    why = result.logged or result.failure
     return _error(result, f"{prefix or _PREFIXES[result.verb]}: {why}")
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -235,17 +236,17 @@ class Runc(Runtime):
         capture: bool = True,
     ) -> Result:
         verb = Verb(words[0])
-        log = f"{spec.bundle}/log.{verb}.{next(self._calls)}.json"
-        command = Command(
-            verb=verb,
-            argv=self._program(spec).argv(log, words),
-            log=log,
-            timeout=self.timeouts.of(verb),
-            patience=self.timeouts.patience,
-            fds=fds or {},
-            capture=capture,
-        )
-        return await run(self.kernel, command)
+        with memory_file() as log:  # a full disk must not be in the way of a kill
+            command = Command(
+                verb=verb,
+                argv=self._program(spec).argv(f"/proc/{os.getpid()}/fd/{log}", words),
+                log=log,
+                timeout=self.timeouts.of(verb),
+                patience=self.timeouts.patience,
+                fds=fds or {},
+                capture=capture,
+            )
+            return await run(self.kernel, command)
 
     def _program(self, spec: ContainerSpec) -> Program:
         options = self._options(spec)
