@@ -113,6 +113,7 @@ class Pump:
             self._source.close()
             self._sink.close()
             self._ended.set()
+            logger.debug("%s: ended, %d bytes moved", self.name, self.progress)
             if self.lost:
                 logger.info("%s: %d bytes lost in all", self.name, self.lost)
 
