@@ -149,6 +149,13 @@ class Stdio(Protocol):
         """
         ...
 
+    def process_ended(self) -> None:
+        """The process is gone: a terminal that nobody has open says so to the client, at once.
+
+        Not first with Delete: a containerd client deletes only when it has read to the end.
+        """
+        ...
+
     async def drain(self) -> None:
         """Call after the process has ended: copy what is left of its output.
 
@@ -338,8 +345,9 @@ class Publisher(Protocol):
         """Deliver one event.
 
         Raises:
-            OSError, UnavailableError, DeadlineExceededError: not now; it will be tried again.
-            ShimError: this one never; it is logged and left out.
+            InvalidArgumentError, NotFoundError, FailedPreconditionError, UnimplementedError: this
+                one never; it is logged and left out.
+            OSError, ShimError: not now; it will be tried again, before any other.
         """
         ...
 

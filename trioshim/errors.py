@@ -175,4 +175,4 @@ def from_status(code: int, text: str) -> ShimError:
     cls = _CLASSES.get(known)
     if cls is None:
         return StatusError(text, known)
-    return cls(text.removesuffix(cls.suffix).removesuffix(": "))
+    return cls("" if text == cls.suffix else text.removesuffix(f": {cls.suffix}"))

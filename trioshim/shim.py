@@ -68,12 +68,12 @@ async def serve(
 
 
 async def _end_if_abandoned(service: TaskService, server: Server, linger: float) -> None:
-    while True:
+    while not service.shutdown_requested.is_set():
+        await service.wait_until_idle()
         await server.no_clients_for(linger)
         if service.idle:
             log.warning("no container and no client for %.0f s: the shim ends", linger)
             service.shutdown_requested.set()
-        await server.wait_for_client()
 
 
 def bind(service: TaskService) -> list[Service]:

@@ -18,10 +18,11 @@ from trioshim.linux import LinuxKernel
 from trioshim.proto import runc_options_pb2
 from trioshim.runc import Runc
 
-from . import runc_world, runtime_cases
+from . import runc_world, runtime_cases, runtime_cases_inside
 from .runc_world import Pipe, PlainStdio
 from .runtime_cases import Does
 
+CASES = runtime_cases.CASES + runtime_cases_inside.CASES
 BUSYBOX = "/bin/busybox"
 MEMORY_LIMIT = 64 << 20
 
@@ -212,7 +213,7 @@ async def world(tmp_path: Path) -> AsyncIterator[RuncWorld]:
     assert traces(tmp_path, world.specs) == []
 
 
-@pytest.mark.parametrize("case", runtime_cases.CASES, ids=lambda case: case.__name__)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 async def test_runc_keeps_the_promises_of_the_port(case, world: RuncWorld) -> None:
     """Each case that the fake passes is true of runc."""
     with trio.fail_after(60):

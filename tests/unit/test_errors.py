@@ -69,7 +69,6 @@ def test_a_peers_text_without_the_suffix_is_kept(name: str, text: str) -> None:
     assert back.message == text
 
 
-@pytest.mark.xfail(reason="from_status takes a suffix off that no colon sets apart")
 def test_a_suffix_that_is_part_of_the_text_is_kept() -> None:
     """Only ": not found" or a whole "not found" is a suffix; else the text would change."""
     back = from_status(5, "no such file: it was not found")

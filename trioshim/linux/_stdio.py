@@ -146,6 +146,9 @@ class _Streams(Stdio):
     def resize(self, width: int, height: int) -> None:
         """See `Stdio.resize`; there is no terminal."""
 
+    def process_ended(self) -> None:
+        """See `Stdio.process_ended`; a pipe ends by itself."""
+
     def take_input(self) -> None:
         self._started.set()
 
@@ -265,7 +268,10 @@ class _Terminal(_Streams):
         if self._master and not self._master.closed:
             self._master.resize(width, height)
 
-    async def drain(self, *, idle: float = 0.5, cap: float = 10.0) -> None:
+    def process_ended(self) -> None:
         if self._master:
             self._master.process_ended()
+
+    async def drain(self, *, idle: float = 0.5, cap: float = 10.0) -> None:
+        self.process_ended()
         await super().drain(idle=idle, cap=cap)

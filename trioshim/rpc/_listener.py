@@ -62,11 +62,6 @@ class Server:
             if quiet.cancelled_caught:
                 return
 
-    async def wait_for_client(self) -> None:
-        """Return when somebody is connected."""
-        while not self.connections:
-            await self._changed.wait()
-
     def _count(self, more: int) -> None:
         self.connections += more
         self._changed.set()

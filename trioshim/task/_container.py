@@ -117,6 +117,8 @@ class Container:
         self._record(end)
         self.init.exit = end
         self.init.did(Verb.EXIT)
+        if self.init.stdio is not None:
+            self.init.stdio.process_ended()
         self._emit(messages.task_exit(self.spec.id, self.init))
         self.init.exited.set()
 
@@ -144,8 +146,7 @@ class Container:
             self._let_go()
 
     async def _undo_create(self) -> None:
-        if self._begun:
-            await self._logged("remove", self._runtime.delete(self.spec, force=True))
+        await self._remove_begun()
         if self.spec.rootfs:
             await self._logged("unmount", self._kernel.unmount(self.rootfs))
 
@@ -183,6 +184,18 @@ class Container:
         except OSError as error:
             log.warning("%s: no cgroup, so no stats and no OOM events: %s", self.spec.id, error)
         self._born.set()
+
+    async def _restore(self) -> None:
+        try:
+            await self._give_birth(self._runtime.restore)
+        except BaseException:
+            with trio.move_on_after(UNDO_GRACE, shield=True):
+                await self._remove_begun()  # so that Start can be asked again
+            raise
+
+    async def _remove_begun(self) -> None:
+        if self._begun:
+            await self._logged("remove", self._runtime.delete(self.spec, force=True))
 
     async def _kill_remaining(self) -> None:
         if self.init.state is State.PAUSED:
@@ -242,7 +255,7 @@ class Container:
         async with self.init.changing, self._starting:
             self.init.check(Verb.START)
             if self.init.state is State.CREATED_CHECKPOINT:
-                await self._give_birth(self._runtime.restore)
+                await self._restore()
             else:
                 await self._runtime.start(self.spec)
             self.init.did(Verb.START)
@@ -333,6 +346,6 @@ class Container:
         except OSError as error:  # out of fds: a daemon takes an error here for a leaked shim
             log.warning("%s: cannot list its processes: %s", self.spec.id, error)
             found = []
-        if not found and self.init.child is not None and self.init.exit is None:
+        if not found and self.init.child is not None:
             found = [self.init.pid]
         return found

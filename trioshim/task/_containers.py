@@ -34,6 +34,12 @@ class Containers:
         self._emit = emit
         self._all: dict[str, Container] = {}  # those that are being created too
         self._deleted: dict[str, Ended] = {}
+        self._emptied = trio.Event()
+
+    async def wait_until_empty(self) -> None:
+        """Return when there is none, not even one that is being created."""
+        while self._all:
+            await self._emptied.wait()
 
     def __len__(self) -> int:
         """How many there are, with those that are being created."""
@@ -101,6 +107,9 @@ class Containers:
     def _forget(self, container: Container) -> None:
         if self._all.get(container.spec.id) is container:  # not a later one of that name
             del self._all[container.spec.id]
+        if not self._all:
+            self._emptied.set()
+            self._emptied = trio.Event()
 
     def _remember(self, id_: str, ended: Ended) -> None:
         self._deleted[id_] = ended

@@ -169,6 +169,7 @@ class Execs:
             end = Exit(KILLED, self._kernel.now())
         process.exit = end
         process.did(Verb.EXIT)
+        stdio.process_ended()
         self._emit(messages.task_exit(self._spec.id, process))
         process.exited.set()
 

@@ -60,6 +60,9 @@ class TaskService:
         """There is no container, not even one that is being created."""
         return len(self._containers) == 0
 
+    async def wait_until_idle(self) -> None:
+        await self._containers.wait_until_empty()
+
     # ------------------------------------------------------------ life
 
     async def create(self, request: api.CreateTaskRequest) -> api.CreateTaskResponse:

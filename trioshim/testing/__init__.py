@@ -1,16 +1,16 @@
 """Tools for testing shims and other trio programs: no root, no sleeps, one seed for each order."""
 
-from ._kernel import FakeCgroup as FakeCgroup
-from ._kernel import FakeChild as FakeChild
 from ._kernel import FakeKernel as FakeKernel
-from ._kernel import FakeProcess as FakeProcess
 from ._laws import LawBrokenError as LawBrokenError
 from ._laws import check_event_order as check_event_order
+from ._process import FakeCgroup as FakeCgroup
+from ._process import FakeChild as FakeChild
+from ._process import FakeProcess as FakeProcess
+from ._program import FakeContainer as FakeContainer
+from ._program import Program as Program
 from ._publisher import MemoryPublisher as MemoryPublisher
 from ._publisher import unpack as unpack
-from ._runtime import FakeContainer as FakeContainer
 from ._runtime import FakeRuntime as FakeRuntime
-from ._runtime import Program as Program
 from ._schedules import Trace as Trace
 from ._schedules import check_trio as check_trio
 from ._schedules import run_schedule as run_schedule

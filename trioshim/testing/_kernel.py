@@ -9,127 +9,26 @@ it and on Linux.  Time stamps count calls, so they are strictly rising and repro
 from __future__ import annotations
 
 import errno
+import signal as signals
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass, field
 from typing import NoReturn
 
 import trio
-from google.protobuf.message import Message
 
 from ..abc import Cgroup, Child, Exit, Kernel, Mount, Stdio, StdioSpec
-from ..proto import cgroups_v1_pb2
+from ._process import FakeCgroup, FakeChild, FakeProcess, OpenCgroup
 from ._stdio import FakeStdio
 
-__all__ = ["FakeCgroup", "FakeChild", "FakeKernel", "FakeProcess"]
+__all__ = ["KILLED", "FakeKernel"]
 
+KILLED = 128 + signals.SIGKILL
 _START = 1_700_000_000_000_000_000  # ns: the first stamp
-
-
-@dataclass(slots=True, eq=False)
-class FakeProcess:
-    """One process: runs until `exit` is set, is a zombie until it is collected.
-
-    Attributes:
-        ours: a child of the shim; others become ours when their parent ends (`orphan`).
-        ignores: signals that do nothing.
-        on_end: called when it ends; how a container takes its processes with it.
-    """
-
-    pid: int
-    argv: tuple[str, ...] = ()
-    ours: bool = True
-    cgroup: FakeCgroup | None = None
-    ignores: frozenset[int] = frozenset()
-    exit: Exit | None = None
-    ended: trio.Event = field(default_factory=trio.Event)
-    on_end: Callable[[], None] | None = None
-
-
-class FakeCgroup(Cgroup):
-    """A cgroup: some processes and a counter of kills."""
-
-    def __init__(self) -> None:
-        self.members: set[FakeProcess] = set()
-        self.kills = 0
-        self.opened = 0
-        self._changed = trio.Event()
-        self._removed = False
-
-    def kill_for_memory(self) -> None:
-        """What the kernel notes when it has killed a process here; end the process yourself."""
-        self.kills += 1
-        self._wake()
-
-    def remove(self) -> None:
-        self._removed = True
-        self._wake()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
-
-    def oom_kills(self) -> int:
-        return self.kills
-
-    async def oom_changed(self) -> None:
-        if self._removed:
-            raise OSError(errno.ENODEV, "the cgroup was removed")
-        await self._changed.wait()
-
-    def stats(self) -> Message:
-        metrics = cgroups_v1_pb2.Metrics()
-        metrics.pids.current = len(self.members)
-        metrics.memory_oom_control.oom_kill = self.kills
-        return metrics
-
-    def pids(self) -> list[int]:
-        return sorted(process.pid for process in self.members)
-
-    def close(self) -> None:
-        self.opened -= 1
-
-
-class FakeChild(Child):
-    """The name that a `FakeKernel` gives to one of its processes."""
-
-    def __init__(
-        self,
-        process: FakeProcess,
-        *,
-        collect: Callable[[FakeProcess], None],
-        disown: Callable[[FakeProcess], None],
-        signal: Callable[[FakeProcess, int], None],
-    ) -> None:
-        self.process = process
-        self._collect = collect
-        self._disown = disown
-        self._signal = signal
-        self._owned = True
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    async def wait(self) -> Exit:
-        if not self._owned and self.process.exit is None:
-            raise trio.ClosedResourceError("this child was let go of")
-        await self.process.ended.wait()
-        assert self.process.exit is not None
-        if self._owned:
-            self._collect(self.process)
-            self.close()
-        return self.process.exit
-
-    def signal(self, signum: int) -> None:
-        if not self._owned:
-            raise ProcessLookupError(f"process {self.pid} has ended")
-        self._signal(self.process, signum)
-
-    def close(self) -> None:
-        if self._owned:
-            self._owned = False
-            self._disown(self.process)
+# What a process that has no handler for them does not notice, or what only stops it.
+_HARMLESS = frozenset(
+    {0, signals.SIGCHLD, signals.SIGCONT, signals.SIGURG, signals.SIGWINCH}
+    | {signals.SIGSTOP, signals.SIGTSTP, signals.SIGTTIN, signals.SIGTTOU}
+)
 
 
 class FakeKernel(Kernel):
@@ -138,7 +37,8 @@ class FakeKernel(Kernel):
     Args:
         pid_max: pids are 2 to this; a small one makes every pid come again soon (P7).
         program: says what a spawned program does: called with the kernel and the new process,
-            which it may `end` now or later.  None: it runs until it is killed.
+            which it may `end` now or later.  None: it runs until it is killed.  If it raises
+            an OSError, the program could not be started.
 
     Attributes:
         processes: those that exist, zombies too, by pid.
@@ -146,7 +46,9 @@ class FakeKernel(Kernel):
         files: what `write_file` has written.
         directories: what `make_directory` has made.
         stdios: open ones.
-        faults: an exception for the next call of a method, by the method's name.
+        cgroups: open ones.
+        faults: an exception for the next call of a method, by the method's name; "attach" is
+            the one of `Stdio`.
     """
 
     def __init__(
@@ -160,6 +62,7 @@ class FakeKernel(Kernel):
         self.files: dict[str, bytes] = {}
         self.directories: set[str] = set()
         self.stdios: list[FakeStdio] = []
+        self.cgroups: list[OpenCgroup] = []
         self.faults: dict[str, Exception] = {}
         self._pid_max = pid_max
         self._program = program
@@ -171,36 +74,72 @@ class FakeKernel(Kernel):
 
     # ------------------------------------------------------------ the world's side
 
-    def fork(self, *, ours: bool = True, cgroup: FakeCgroup | None = None) -> FakeProcess:
-        """A new process that nobody spawned: a container's, or an orphan to be."""
-        process = FakeProcess(self._free_pid(), ours=ours, cgroup=cgroup)
+    def fork(
+        self,
+        *,
+        ours: bool = True,
+        cgroup: FakeCgroup | None = None,
+        namespace: FakeProcess | None = None,
+    ) -> FakeProcess:
+        """A new process that nobody spawned: a container's, or an orphan to be.
+
+        Args:
+            ours: a child of the shim.
+            cgroup: the cgroup that it is in.
+            namespace: the init of the pid namespace that it is in.
+        """
+        process = FakeProcess(self._free_pid(), ours=ours, cgroup=cgroup, namespace=namespace)
         self.processes[process.pid] = process
         if cgroup is not None:
             cgroup.members.add(process)
+        if namespace is not None:
+            namespace.members.add(process)
         return process
 
     def end(self, process: FakeProcess, status: int) -> None:
-        """It ends now; nothing to do if it has."""
-        if process.exit is not None:
+        """It ends now, or when its namespace is empty; nothing to do if it has."""
+        if process.status is not None:
             return
-        process.exit = Exit(status, self.now())
+        process.status = status
+        if process.on_end is not None:
+            process.on_end()
+        self._finish(process)
+
+    def _finish(self, process: FakeProcess) -> None:
+        # The init of a pid namespace ends when all others in it have been collected.
+        if process.status is None or process.exit is not None or process.members:
+            return
+        process.exit = Exit(process.status, self.now())
         if process.cgroup is not None:
             process.cgroup.members.discard(process)
         if not process.ours:
-            del self.processes[process.pid]  # its own parent has collected it
-        process.ended.set()
+            self._collect(process)  # by its own parent
+        process.tell()
         self._wake.set()
-        if process.on_end is not None:
-            process.on_end()
 
     def orphan(self, process: FakeProcess) -> None:
         """Its parent has ended: it is ours now."""
         process.ours = True
 
     def signal(self, process: FakeProcess, signum: int) -> None:
-        """A signal arrives."""
-        if signum and signum not in process.ignores:
+        """A signal arrives.  A frozen process gets it when it thaws, but SIGKILL at once."""
+        if signum == signals.SIGKILL:
+            self.end(process, KILLED)
+        elif process.cgroup is not None and process.cgroup.frozen:
+            process.cgroup.pending.append((process, signum))
+        elif signum in process.handles:
+            self.end(process, process.handles[signum])
+        elif not (process.is_init or signum in process.ignores or signum in _HARMLESS):
             self.end(process, 128 + signum)
+
+    def thaw(self, cgroup: FakeCgroup) -> None:
+        """Its processes go on; signals that have waited for that arrive."""
+        cgroup.frozen = False
+        cgroup.thawed.set()
+        cgroup.thawed = trio.Event()
+        pending, cgroup.pending = cgroup.pending, []
+        for process, signum in pending:
+            self.signal(process, signum)
 
     def _free_pid(self) -> int:
         for _ in range(self._pid_max):
@@ -236,13 +175,18 @@ class FakeKernel(Kernel):
         process.argv = tuple(argv)
         child = self._own(process)
         if self._program is not None:
-            self._program(self, process)
+            try:
+                self._program(self, process)
+            except OSError:
+                child.close()
+                del self.processes[process.pid]
+                raise
         return child
 
     def kill_group(self, child: Child) -> None:
-        process = self.processes.get(child.pid)
-        if process in self._owned and process is not None:
-            self.end(process, 128 + 9)
+        # Once it is collected, its pid may be another's.
+        if isinstance(child, FakeChild) and child.owned:
+            self.end(child.process, KILLED)
 
     def adopt(self, pid: int) -> Child:
         if not self._births:
@@ -258,8 +202,13 @@ class FakeKernel(Kernel):
         self._owned.add(process)
         return FakeChild(process, collect=self._collect, disown=self._disown, signal=self.signal)
 
-    def _collect(self, process: FakeProcess) -> None:
+    def _collect(self, process: FakeProcess) -> Exit:
+        assert process.exit is not None
         del self.processes[process.pid]
+        if process.namespace is not None:
+            process.namespace.members.discard(process)
+            self._finish(process.namespace)
+        return Exit(process.exit.status, self.now())
 
     def _disown(self, process: FakeProcess) -> None:
         self._owned.discard(process)
@@ -270,12 +219,10 @@ class FakeKernel(Kernel):
         process = self.processes.get(pid)
         if process is None or process.cgroup is None:
             raise OSError(errno.ESRCH, f"process {pid} is in no cgroup")
-        process.cgroup.opened += 1
-        return process.cgroup
+        return OpenCgroup(process.cgroup, self.cgroups)
 
     def open_stdio(self, spec: StdioSpec) -> AbstractAsyncContextManager[Stdio]:
-        self._fail("open_stdio")
-        return FakeStdio(spec, self.stdios)
+        return FakeStdio(spec, self.stdios, self._fail)
 
     async def mount(self, mounts: Sequence[Mount], target: str) -> None:
         await trio.lowlevel.checkpoint()
@@ -285,7 +232,9 @@ class FakeKernel(Kernel):
     async def unmount(self, target: str) -> None:
         await trio.lowlevel.checkpoint()
         self._fail("unmount")
-        self.mounts[:] = [mount for mount in self.mounts if mount != target]
+        self.mounts[:] = [
+            mount for mount in self.mounts if mount != target and not mount.startswith(f"{target}/")
+        ]
 
     def make_directory(self, path: str, mode: int) -> None:  # noqa: ARG002 (no modes here)
         self._fail("make_directory")

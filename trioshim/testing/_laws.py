@@ -46,7 +46,8 @@ _BEFORE = {
     "delete": (("create",), ("delete",)),
     "exec-added": ((), ("exec-added",)),
     "exec-started": (("exec-added",), ("exec-started", "exit")),
-    "exec-exit": (("exec-started",), ("exit",)),
+    "exec-exit": (("exec-started",), ("exit", "delete")),
+    "exec-delete": (("exec-added",), ("delete",)),  # other shims tell it; containerd's do not
 }
 _NAMES: dict[type[Message], str] = {
     events.TaskCreate: "create",
@@ -94,10 +95,10 @@ def _check_one(id_: str, seen: _Seen, event: Message) -> None:
         return  # paused, resumed, oom: no order of their own
     exec_id = _exec_id(id_, event)
     told = seen.of(exec_id)
-    if name == "exec-added" and told[-1:] == ["exit"]:
-        told.clear()  # the id of a deleted exec is used again
+    if name == "exec-added" and told[-1:] != ["exec-started"]:
+        told.clear()  # the id of an exec that was deleted (untold) is used again
     _check_process(f"{name} of {id_} {exec_id}".strip(), told, name, exec_id)
-    if name == "exit" and exec_id and seen.ended:
+    if name == "exec-started" and seen.ended:
         raise LawBrokenError(3, f"{name} of {id_} {exec_id} after the exit of init")
     if name == "exit" and not exec_id:
         _check_last(id_, seen)
@@ -106,7 +107,7 @@ def _check_one(id_: str, seen: _Seen, event: Message) -> None:
 
 
 def _check_process(what: str, told: list[str], name: str, exec_id: str) -> None:
-    needs, forbids = _BEFORE["exec-exit" if name == "exit" and exec_id else name]
+    needs, forbids = _BEFORE[f"exec-{name}" if exec_id and name in ("exit", "delete") else name]
     for before in forbids:
         if before in told:
             raise LawBrokenError(2 if before == name == "exit" else 1, f"{what} after its {before}")

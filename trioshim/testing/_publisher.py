@@ -27,6 +27,7 @@ class MemoryPublisher(Publisher):
     Attributes:
         envelopes: what was delivered, in order.
         away: while true, every delivery fails with UNAVAILABLE.
+        closed: `aclose` was called; nothing can be published any more.
     """
 
     def __init__(self, *, step: Callable[[], Awaitable[None]] | None = None) -> None:
@@ -39,9 +40,13 @@ class MemoryPublisher(Publisher):
         await trio.lowlevel.checkpoint()
         if self._step is not None:
             await self._step()
+        if self.closed:
+            raise UnavailableError("the publisher is closed")
         if self.away:
             raise UnavailableError("the daemon is away")
-        self.envelopes.append(envelope)
+        delivered = type(envelope)()
+        delivered.CopyFrom(envelope)
+        self.envelopes.append(delivered)
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -60,5 +65,7 @@ def unpack(envelope: Envelope) -> Message:
         KeyError: not an event of `containerd.events`.
     """
     name = envelope.event.type_url.rpartition("/")[2].rpartition(".")[2]
+    if name not in events_pb2.DESCRIPTOR.message_types_by_name:
+        raise KeyError(f"{envelope.event.type_url!r} is not an event of containerd.events")
     cls: type[Message] = getattr(events_pb2, name)
     return cls.FromString(envelope.event.value)

@@ -14,8 +14,9 @@ from ..client import TaskClient
 from ..shim import serve
 from ..ttrpc import open_client
 from ._kernel import FakeKernel
+from ._program import Program
 from ._publisher import MemoryPublisher
-from ._runtime import FakeRuntime, Program
+from ._runtime import FakeRuntime
 
 __all__ = ["MemoryListener", "World", "open_shim"]
 
@@ -75,6 +76,7 @@ class World:
             "processes": list(self.kernel.processes.values()),
             "mounts": self.kernel.mounts,
             "streams": self.kernel.stdios,
+            "open cgroups": self.kernel.cgroups,
             "containers of the runtime": list(self.runtime.containers),
         }
         for what, things in left.items():
@@ -91,6 +93,7 @@ async def open_shim(
     shared_pid_namespace: bool = False,
     pid_max: int = 32768,
     runtime_class: type[FakeRuntime] = FakeRuntime,
+    linger: float = math.inf,
 ) -> AsyncIterator[World]:
     """Run a shim in memory for the time of the block.
 
@@ -101,6 +104,7 @@ async def open_shim(
         shared_pid_namespace: the containers share the host's pid namespace.
         pid_max: the largest pid; see `FakeKernel`.
         runtime_class: a fake runtime with habits of its own.
+        linger: see `trioshim.shim.serve`.
     """
     async with trio.open_nursery() as nursery, trio.open_nursery() as programs:
         kernel = FakeKernel(pid_max=pid_max)
@@ -119,13 +123,13 @@ async def open_shim(
             trio.CancelScope(),
             trio.Event(),
         )
-        nursery.start_soon(_serve, world)
+        nursery.start_soon(_serve, world, linger)
         yield world
         world.serving.cancel()
         programs.cancel_scope.cancel()
 
 
-async def _serve(world: World) -> None:
+async def _serve(world: World, linger: float) -> None:
     try:
         with world.serving:
             await serve(
@@ -133,6 +137,7 @@ async def _serve(world: World) -> None:
                 runtime=world.runtime,
                 kernel=world.kernel,
                 publisher=world.publisher,
+                linger=linger,
             )
     finally:
         world.stopped.set()
