@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -89,9 +90,10 @@ def sweep(base: Path, namespace: str, containers: Iterable[str] = ()) -> None:
             path.rmdir()
     for path in sockets(base / "c.sock", namespace, containers):
         path.unlink(missing_ok=True)
-    for empty in (*(root / namespace for root in _cgroup_roots()), RUNC / namespace):
+    shutil.rmtree(RUNC / namespace, ignore_errors=True)
+    for root in _cgroup_roots():
         with suppress(OSError):
-            empty.rmdir()
+            (root / namespace).rmdir()
 
 
 def _cgroup_roots() -> list[Path]:

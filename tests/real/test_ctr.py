@@ -109,8 +109,7 @@ def test_run_in_a_terminal_follows_its_size(daemon: Daemon, runtime: str) -> Non
 
     with open_terminal(argv, rows=33, columns=101) as terminal:
         ask_until(terminal, (33, 101))
-        terminal.resize(44, 77)
-        ask_until(terminal, (44, 77))
+        ask_until(terminal, (44, 77), resize=True)
         terminal.type("exit 7\n")
         assert terminal.wait() == 7
 
@@ -125,8 +124,7 @@ def test_exec_in_a_terminal_follows_its_size(daemon: Daemon, runtime: str) -> No
 
     with open_terminal(argv, rows=20, columns=60) as terminal:
         ask_until(terminal, (20, 60))
-        terminal.resize(21, 61)
-        ask_until(terminal, (21, 61))
+        ask_until(terminal, (21, 61), resize=True)
         terminal.type("exit 9\n")
         assert terminal.wait() == 9
 
@@ -134,10 +132,15 @@ def test_exec_in_a_terminal_follows_its_size(daemon: Daemon, runtime: str) -> No
     daemon.remove(container)
 
 
-def ask_until(terminal: Terminal, size: tuple[int, int]) -> None:
-    """The size arrives some time after the program runs: ask again while the answer is older."""
+def ask_until(terminal: Terminal, size: tuple[int, int], *, resize: bool = False) -> None:
+    """The size arrives some time after the program runs: ask again while the answer is older.
+
+    With `resize` tell it again each time: ctr may not listen for SIGWINCH yet.
+    """
 
     def answer() -> bool:
+        if resize:
+            terminal.resize(*size)
         terminal.type("echo size=$(stty size)=\n")
         match = terminal.read_until(r"size=([^=$]*)=")  # busybox says nothing for 0 by 0
         return match[1] == "{} {}".format(*size)
