@@ -73,6 +73,9 @@ class Daemon:
             _CONFIG.format(base=self.base, level="debug" if debug else "info"), "utf-8"
         )
         self._environment = _environment(path, home)
+        temporary = self.base / "tmp"  # ctr leaves its checkpoints there
+        temporary.mkdir()
+        self._environment["TMPDIR"] = str(temporary)
         self._process: subprocess.Popen[bytes] | None = None
         self._ids = 0
 

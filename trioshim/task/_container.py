@@ -340,7 +340,11 @@ class Container:
             raise NotFoundError("process already finished") from None
 
     def pids(self) -> list[int]:
-        """Every process of the container; init's at least, as long as it lives (P22)."""
+        """Every process of the container; init's at least, until Delete (P22).
+
+        A daemon since 1.7 that was away takes an empty answer for a leaked shim, clears the task
+        away, and with it the exit status that it has missed.
+        """
         try:
             found = self.cgroup.pids() if self.cgroup is not None else []
         except OSError as error:  # out of fds: a daemon takes an error here for a leaked shim
