@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "publisher": {"ttrpc"},
     "client": {"ttrpc"},
     "shim": {"rpc", "task"},
-    "testing": {"shim", "client", "ttrpc"},
+    "testing": {"shim", "task", "client", "ttrpc"},
     "_dump": set(),
     "_compose": {"_dump", "bootstrap", "linux", "publisher", "runc", "shim", "task"},
     "__main__": {"bootstrap", "_compose"},

@@ -83,14 +83,14 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def run_schedule(
-    scenario: Callable[[], Awaitable[T]], *, seed: int, trace: Trace | None = None
+    scenario: Callable[[], Awaitable[T]], *, seed: int, trace: trio.abc.Instrument | None = None
 ) -> T:
     """`trio.run(scenario)` under a virtual clock, in the order that `seed` decides.
 
     Args:
         scenario: only fakes and memory streams: real I/O cannot be repeated.
         seed: the same one gives the same order of steps.
-        trace: hashes that order.
+        trace: sees every step, as a `Trace` that hashes their order.
 
     Raises:
         RuntimeError: this trio cannot be seeded.

@@ -6,12 +6,14 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 import trio.testing
 
 from ..client import TaskClient
 from ..shim import serve
+from ..task import TaskService
 from ..ttrpc import open_client
 from ._kernel import FakeKernel
 from ._program import Program
@@ -55,6 +57,7 @@ class World:
     Attributes:
         serving: the scope of the shim; cancel it to kill the shim.
         stopped: set when the shim has ended.
+        service: what answers the requests; its `shutdown_requested` is how SIGTERM ends a shim.
     """
 
     listener: MemoryListener
@@ -63,6 +66,7 @@ class World:
     publisher: MemoryPublisher
     serving: trio.CancelScope
     stopped: trio.Event
+    service: TaskService
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[TaskClient]:
@@ -115,29 +119,32 @@ async def open_shim(
             step=step,
             shared_pid_namespace=shared_pid_namespace,
         )
-        world = World(
-            MemoryListener(),
-            kernel,
-            runtime,
-            MemoryPublisher(step=publishing),
-            trio.CancelScope(),
-            trio.Event(),
+        listener, publisher = MemoryListener(), MemoryPublisher(step=publishing)
+        serving, stopped = trio.CancelScope(), trio.Event()
+        shim = partial(
+            serve,
+            listener,
+            runtime=runtime,
+            kernel=kernel,
+            publisher=publisher,
+            linger=linger,
         )
-        nursery.start_soon(_serve, world, linger)
+        service = await nursery.start(_serve, shim, serving, stopped)
+        world = World(listener, kernel, runtime, publisher, serving, stopped, service)
         yield world
         world.serving.cancel()
         programs.cancel_scope.cancel()
 
 
-async def _serve(world: World, linger: float) -> None:
+async def _serve(
+    shim: Callable[..., Awaitable[None]],
+    serving: trio.CancelScope,
+    stopped: trio.Event,
+    *,
+    task_status: trio.TaskStatus[TaskService] = trio.TASK_STATUS_IGNORED,
+) -> None:
     try:
-        with world.serving:
-            await serve(
-                world.listener,
-                runtime=world.runtime,
-                kernel=world.kernel,
-                publisher=world.publisher,
-                linger=linger,
-            )
+        with serving:
+            await shim(task_status=task_status)
     finally:
-        world.stopped.set()
+        stopped.set()
