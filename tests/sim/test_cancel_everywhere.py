@@ -18,6 +18,7 @@ from tests.sim import requests as ask
 from trioshim.abc import ContainerSpec
 from trioshim.client import TaskClient
 from trioshim.errors import ShimError
+from trioshim.proto import events_pb2 as events
 from trioshim.proto import task_v2_pb2 as api
 from trioshim.testing import Program, World, check_event_order, open_shim
 from trioshim.testing._cancel import Blow, cancel_everywhere
@@ -133,6 +134,10 @@ async def ends_by(end: Callable[[], None], rpc: Rpc, world: World, blow: Blow) -
         await world.stopped.wait()
     assert world.kernel.stdios == []
     assert world.kernel.cgroups == []
+    told = {type(event) for event in world.publisher.events}
+    if events.TaskCreate not in told:  # no daemon knows of it, so nobody would remove it
+        assert not world.runtime.containers
+        assert not world.kernel.mounts
     async with trio.open_nursery() as pid_1:  # it gets what the shim has let go of
         pid_1.start_soon(world.kernel.reap_strangers)
         for id_ in list(world.runtime.containers):  # what the verb `delete` would do
