@@ -1,4 +1,4 @@
-"""What the tutorial shows is what happens: its programs and the examples are run as they stand."""
+"""What the pages show is what happens: their programs and the examples are run as they stand."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from trioshim.proto import task_v2_pb2 as api
 
 ROOT = Path(__file__).parents[2]
 TUTORIAL = ROOT / "docs" / "tutorial.md"
+TESTING = ROOT / "docs" / "testing.md"
 GUARD = 60  # seconds; only against a hanging test run
 SLEEP = b'{"process": {"args": ["sleep", "600"]}}'
 
 
-def run(*argv: str | Path, cwd: Path = ROOT, path: str = "") -> str:
-    """The output of a Python program; an AssertionError with all it said if it fails."""
+def run(*argv: str | Path, cwd: Path = ROOT, path: str = "", status: int = 0) -> str:
+    """The output of a Python program; an AssertionError with all it said if it ends otherwise."""
     done = subprocess.run(
         [sys.executable, *argv],
         cwd=cwd,
@@ -34,15 +35,15 @@ def run(*argv: str | Path, cwd: Path = ROOT, path: str = "") -> str:
         timeout=GUARD,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == status, done.stdout + done.stderr
     return done.stdout
 
 
-def program_of_tutorial(name: str, directory: Path) -> Path:
+def program_of_tutorial(name: str, directory: Path, page: Path = TUTORIAL) -> Path:
     """The first Python block after `name` is mentioned, written to a file of that name."""
-    _, mention, rest = TUTORIAL.read_text("utf-8").partition(f"`{name}`")
+    _, mention, rest = page.read_text("utf-8").partition(f"`{name}`")
     found = re.search(r"^```python\n(.*?)^```$", rest, re.MULTILINE | re.DOTALL)
-    assert mention, f"the tutorial has no {name}"
+    assert mention, f"{page.name} has no {name}"
     assert found, f"no program follows the mention of {name}"
     target = directory / name
     target.write_text(found[1], "utf-8")
@@ -120,6 +121,50 @@ async def test_the_example_ends_what_was_never_started(tmp_path: Path) -> None:
         await trio.to_thread.run_sync(lambda: process.communicate(timeout=GUARD))
 
     assert process.returncode == 0
+
+
+# ---------------------------------------------------------------- docs/testing.md
+
+TOLD = {
+    "orders.py": "300 schedules passed\nTrue False\n",
+    "forgetful.py": "seed 0 took two ways\n",
+}
+PASSING = ("test_patient.py", "test_world.py", "test_laws.py", "test_given.py")
+
+
+def test_no_program_of_the_page_is_forgotten() -> None:
+    """Each Python block of testing.md is run by one of the tests below."""
+    blocks = TESTING.read_text("utf-8").count("```python")
+    assert blocks == len({*TOLD, *PASSING, "test_greeting.py"})
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_a_program_about_orders(name: str, tmp_path: Path) -> None:
+    """It prints what the page says."""
+    assert run(program_of_tutorial(name, tmp_path, TESTING)) == TOLD[name]
+
+
+@pytest.mark.parametrize("name", PASSING)
+def test_a_test_in_many_orders(name: str, tmp_path: Path) -> None:
+    """It passes, in trio mode as well as without."""
+    program = program_of_tutorial(name, tmp_path, TESTING)
+    for mode in ("true", "false"):
+        told = run("-m", "pytest", "-q", "-o", f"trio_mode={mode}", program, cwd=tmp_path)
+        assert "1 passed" in told
+
+
+def test_the_race_is_found(tmp_path: Path) -> None:
+    """test_greeting.py fails as the page says."""
+    program_of_tutorial("test_greeting.py", tmp_path, TESTING)
+    told = run("-m", "pytest", "test_greeting.py", cwd=tmp_path, status=1)
+    _, _, page = TESTING.read_text("utf-8").partition("```console\n")
+    for line in page.partition("\n```")[0].splitlines()[1:]:
+        # Another trio may need another seed.
+        pattern = re.sub(r"(seed\\ |schedule\\ |after\\ )\w+", r"\1\\w+", re.escape(line))
+        assert line == "..." or re.search(f"^{pattern}$", told, re.MULTILINE), told
+
+
+# ---------------------------------------------------------------- docs/tutorial.md, its last part
 
 
 def test_a_hundred_orders(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ NAMES = {
     "trioshim.client": {"Caller", "TaskClient", "connect"},
     "trioshim.rpc": {"Dispatcher", "Method", "Server", "Service", "serve_rpc"},
     "trioshim.testing": {
+        "Exploration",
         "FakeCgroup",
         "FakeChild",
         "FakeContainer",
@@ -26,7 +27,9 @@ NAMES = {
         "World",
         "check_event_order",
         "check_trio",
+        "explore",
         "open_shim",
+        "replay",
         "run_schedule",
         "unpack",
     },
