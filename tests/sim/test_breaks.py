@@ -6,17 +6,12 @@ own, and must fail there.  If the text to be edited has changed, the break says 
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SCHEDULES = "400"
+from tests.mutants.copies import edited_copy, run_tests
 
 
 @dataclass(frozen=True)
@@ -214,24 +209,10 @@ def test_every_law_is_broken_once() -> None:
 @pytest.mark.parametrize("one", BREAKS, ids=lambda one: f"law{one.law}-{one.name}")
 def test_a_break_is_caught(tmp_path: Path, one: Break) -> None:
     """With the edit the tests fail; so without it their silence means something."""
-    copy = tmp_path / "trioshim"
-    shutil.copytree(ROOT / "trioshim", copy, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "tests", tmp_path / "tests")
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    text = (copy / one.file).read_text("utf-8")
-    assert text.count(one.old) == 1, f"the text to be edited in {one.file} has changed"
-    (copy / one.file).write_text(text.replace(one.old, one.new) + _PRELUDE, "utf-8")
+    edited_copy(tmp_path, one.file, one.old, one.new, append=_PRELUDE)
 
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", one.caught_by],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path), "TRIOSHIM_SCHEDULES": SCHEDULES},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_tests(tmp_path, [one.caught_by], limit=120)
 
-    assert done.returncode == 1, f"not caught: {done.stdout[-2000:]} {done.stderr[-2000:]}"
+    assert done.code == 1, f"not caught: {done.text[-4000:]}"
     if one.caught_by.endswith("test_laws.py"):
-        assert f"LawBrokenError: law {one.shows_as or one.law}" in done.stdout, done.stdout[-3000:]
+        assert f"LawBrokenError: law {one.shows_as or one.law}" in done.text, done.text[-3000:]
