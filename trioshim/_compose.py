@@ -148,6 +148,7 @@ def _logging(arguments: Arguments) -> Iterator[None]:
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.DEBUG if arguments.debug else logging.INFO)
+    logging.getLogger("hpack").setLevel(logging.INFO)  # it would tell every header's every byte
     try:
         yield
     finally:

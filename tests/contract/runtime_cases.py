@@ -161,6 +161,7 @@ async def check_a_missing_program_is_a_failure_of_create(world: World) -> None:
 async def check_an_init_that_dies_in_create(world: World) -> None:
     """Create succeeds, the exit is there to be waited for, start fails, delete does not."""
     spec, init = await create(world, Does.DIES_IN_CREATE)
+    await until(lambda: not world.alive(init.pid))  # runc may look before the signal has arrived
     with pytest.raises(RuntimeFailedError, match=r"^OCI runtime start failed: .*has stopped"):
         await world.runtime.start(spec)
     assert (await init.wait()).status == KILLED

@@ -10,6 +10,7 @@ from ._arguments import Verb as Verb
 from ._arguments import check_arguments as check_arguments
 from ._arguments import parse_arguments as parse_arguments
 from ._dialects import Bootstrap as Bootstrap
+from ._dialects import announced_path as announced_path
 from ._dialects import plain_path as plain_path
 from ._dialects import read_bootstrap as read_bootstrap
 from ._dialects import runtime_binary as runtime_binary

@@ -164,11 +164,6 @@ def _unmount(target: str) -> None:
 
 def _remove_socket(bundle: str, _arguments: Arguments, _environ: Mapping[str, str]) -> None:
     """A shim that still listens is sending its last events, and removes its socket itself."""
-    text = os.fsdecode(_read(bundle, "address").strip())
-    if text.startswith("{"):
-        import json
-
-        text = str(json.loads(text).get("address", ""))
-    path = _dialects.plain_path(text)
+    path = _dialects.announced_path(os.fsdecode(_read(bundle, "address").strip()))
     if path.startswith("/"):
         _sockets.remove_dead_socket(path)

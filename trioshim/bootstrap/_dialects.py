@@ -1,14 +1,16 @@
 """What containerd says when it runs this binary, and what follows from it.  Pure.
 
 Every daemon from 1.3 to 2.4 is understood: the flags never changed, the standard input of `start`
-did (2.3), and one answer fits all: a plain `unix://` address.  Here is what is decided; `_start`,
-`_delete` and `_info` do it.  Nothing here imports trio, protobuf, dataclasses or typing: `start`
-and `delete` run once for each container, and every import is paid each time.
+did (2.3), and one answer fits all: a plain `unix://` address, which means ttrpc.  gRPC is announced
+on request only.  Here is what is decided; `_start`, `_delete` and `_info` do it.  Nothing here
+imports trio, protobuf, dataclasses or typing: `start` and `delete` run once for each container, and
+every import is paid each time.
 """
 
 from __future__ import annotations
 
 from collections import namedtuple
+from enum import Enum
 from posixpath import join, normpath
 
 from ._wire import Fields
@@ -32,6 +34,13 @@ _RUNC_OPTIONS = "containerd.runc.v1.Options"
 # Which field holds `shim_cgroup` in the option messages that have one.
 _SHIM_CGROUP_FIELD = {_RUNC_OPTIONS: 3, "containerd.linux.runc.CreateOptions": 9}
 _BINARY_NAME_FIELD = {_RUNC_OPTIONS: 6}
+
+
+class Wire(Enum):
+    """What the daemon is to speak to the shim, which understands both."""
+
+    TTRPC = "ttrpc"
+    GRPC = "grpc"
 
 
 class Bootstrap(
@@ -139,6 +148,70 @@ def runtime_binary(options: bytes) -> str:
         ValueError: it is no Any.
     """
     return _option(_read_any(options), _BINARY_NAME_FIELD) or "runc"
+
+
+# ---------------------------------------------------------------- the answer
+
+
+def wanted_wire(environ: Mapping[str, str], bootstrap: Bootstrap) -> Wire:
+    """What `start` is to announce: ttrpc, unless TRIOSHIM_PROTOCOL says `grpc`.
+
+    Of all the daemons only 1.7 can speak gRPC to a shim: those before it take the answer for the
+    name of a socket, those after it hang up on the shim at once.  2.0 to 2.2 cannot be told from
+    1.7 here; they refuse the answer themselves.
+
+    Raises:
+        ValueError: it says something else, or this daemon cannot do it.
+    """
+    word = environ.get("TRIOSHIM_PROTOCOL", "") or Wire.TTRPC.value
+    choices = {wire.value: wire for wire in Wire}
+    if word not in choices:
+        raise ValueError(f"TRIOSHIM_PROTOCOL={word!r} is not known: choose {' or '.join(choices)}")
+    if choices[word] is Wire.GRPC:
+        _check_daemon_speaks_grpc(environ, bootstrap)
+    return choices[word]
+
+
+def _check_daemon_speaks_grpc(environ: Mapping[str, str], bootstrap: Bootstrap) -> None:
+    # 1.7 was the first that told its gRPC address, 2.3 the first that told its version.
+    if environ.get("GRPC_ADDRESS") and not bootstrap.daemon_version:
+        return
+    version = bootstrap.daemon_version or "older"
+    raise ValueError(
+        f"TRIOSHIM_PROTOCOL=grpc works with containerd 1.7 only, and this one is {version}:"
+        " take it out of containerd's environment"
+    )
+
+
+def announcement(address: str, wire: Wire) -> str:
+    """What `start` answers, and the bundle's `address` keeps for a daemon that comes back.
+
+    Args:
+        address: `unix://` and a path.
+        wire: gRPC takes JSON, in which 1.7 wants the bare path: it dials it as it stands.
+    """
+    if wire is Wire.TTRPC:
+        return address
+    import json  # takes as long as all the rest of `start`: for those who asked
+
+    answer = {"version": 2, "address": plain_path(address), "protocol": wire.value}
+    return json.dumps(answer, ensure_ascii=False)
+
+
+def announced_path(text: str) -> str:
+    """The path of the socket in an announcement, of this shim or of another one.
+
+    Raises:
+        ValueError: it looks like JSON and is none, or has no address.
+    """
+    if not text.startswith("{"):
+        return plain_path(text)
+    import json
+
+    address = json.loads(text).get("address")
+    if not isinstance(address, str):
+        raise ValueError(f"no address in {text[:200]!r}")
+    return plain_path(address)
 
 
 # ---------------------------------------------------------------- addresses and the server

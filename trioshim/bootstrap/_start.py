@@ -39,9 +39,11 @@ def start(arguments: Arguments, environ: Mapping[str, str]) -> None:
         arguments: the command line, checked.
         environ: the daemon's environment.  SCHED_CORE: core scheduling for the server's group.
             TRIOSHIM_SOCKET_DIR: where the socket goes, instead of what the daemon says.
+            TRIOSHIM_PROTOCOL: `grpc`, for a containerd 1.7 that is to speak gRPC.
 
     Raises:
-        ValueError: standard input or the socket's path is too long, or an option is wrong.
+        ValueError: standard input or the socket's path is too long, or an option or the protocol
+            is wrong.
         OSError: the socket, the bundle's files or the server could not be made.
     """
     told = _dialects.read_bootstrap(
@@ -56,21 +58,21 @@ def start(arguments: Arguments, environ: Mapping[str, str]) -> None:
         arguments.id,
         environ.get("TRIOSHIM_SOCKET_DIR") or told.socket_dir,
     )
+    answer = _dialects.announcement(address, _dialects.wanted_wire(environ, told)).encode()
     path = _dialects.plain_path(address)
     _sockets.make_directory(dirname(path))
     with _sockets.SocketLock(path):
         if _sockets.is_listening(path):
-            write_file("address", address.encode())
-            write_all(1, address.encode())
+            write_file("address", answer)
+            write_all(1, answer)
             return
         remove(path)
-        _launch(arguments, environ, told, address)
+        _launch(arguments, environ, told, path, answer)
 
 
 def _launch(
-    arguments: Arguments, environ: Mapping[str, str], told: Bootstrap, address: str
+    arguments: Arguments, environ: Mapping[str, str], told: Bootstrap, path: str, answer: bytes
 ) -> None:
-    path = _dialects.plain_path(address)
     cgroup = _dialects.shim_cgroup(told)
     if environ.get("SCHED_CORE"):
         _share_core()
@@ -78,7 +80,7 @@ def _launch(
     pid = 0
     try:
         # Before the server is there: a daemon that restarts now must be able to find it.
-        write_file("address", address.encode())
+        write_file("address", answer)
         pid = _spawn(arguments, _dialects.server_environment(environ, told), listener.fileno())
         _raise_oom_score(pid)
         if cgroup:
@@ -86,7 +88,7 @@ def _launch(
 
             join_shim_cgroup(cgroup, pid)
         write_file("shim.pid", str(pid).encode())
-        write_all(1, address.encode())
+        write_all(1, answer)
     except BaseException:
         _undo(pid, path)
         raise
