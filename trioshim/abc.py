@@ -208,6 +208,7 @@ class Kernel(Protocol):
 
         Raises:
             ProcessLookupError: there is no such child of ours.
+            OSError: out of file descriptors.
         """
         ...
 
@@ -238,11 +239,19 @@ class Kernel(Protocol):
         ...
 
     async def unmount(self, target: str) -> None:
-        """Unmount every layer on and below `target`.  No such mount or path: nothing to do."""
+        """Unmount every layer on and below `target`.  No such mount or path: nothing to do.
+
+        Raises:
+            OSError: it is busy, or cannot be unmounted; asked again, it goes on with what is left.
+        """
         ...
 
     def make_directory(self, path: str, mode: int) -> None:
-        """Make a directory; nothing to do if it is there."""
+        """Make a directory; nothing to do if it is there.
+
+        Raises:
+            OSError: the disk is full, or the directory above is gone.
+        """
         ...
 
     def write_file(self, path: str, data: bytes) -> None:
@@ -293,7 +302,12 @@ class Runtime(ABC):
 
     @abstractmethod
     async def start(self, spec: ContainerSpec) -> None:
-        """Let init run its program."""
+        """Let init run its program.
+
+        Raises:
+            FailedPreconditionError: it runs already, so an earlier call whose answer was lost has
+                done its work.
+        """
 
     @abstractmethod
     async def kill(self, spec: ContainerSpec, init: Child, signum: int, *, all: bool) -> None:  # noqa: A002
@@ -322,9 +336,16 @@ class Runtime(ABC):
         raise UnimplementedError("exec")
 
     async def pause(self, spec: ContainerSpec) -> None:
+        """Freeze all processes of the container.  If this fails, `resume` follows."""
         raise UnimplementedError("pause")
 
     async def resume(self, spec: ContainerSpec) -> None:
+        """Undo `pause`.
+
+        Raises:
+            FailedPreconditionError: it is not paused, or has ended.  May be left out by a runtime
+                for which this is no failure.
+        """
         raise UnimplementedError("resume")
 
     async def update(self, spec: ContainerSpec, resources: bytes) -> None:

@@ -39,6 +39,7 @@ class ShimError(Exception):
     Attributes:
         code: the status code sent to the client.
         message: the text sent to the client, without the class suffix.
+        details: what tells a program more than the text does: type URL and serialized message.
     """
 
     code: Code = Code.UNKNOWN
@@ -48,6 +49,7 @@ class ShimError(Exception):
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
         self.message = message
+        self.details: tuple[tuple[str, bytes], ...] = ()
 
     def __str__(self) -> str:
         return ": ".join(part for part in (self.message, self.suffix) if part)
@@ -166,8 +168,14 @@ def to_status(error: ShimError) -> tuple[int, str]:
     return int(error.code), str(error)
 
 
-def from_status(code: int, text: str) -> ShimError:
+def from_status(code: int, text: str, details: tuple[tuple[str, bytes], ...] = ()) -> ShimError:
     """The error that a peer's status stands for; the inverse of `to_status`."""
+    error = _from_status(code, text)
+    error.details = details
+    return error
+
+
+def _from_status(code: int, text: str) -> ShimError:
     try:
         known = Code(code)
     except ValueError:

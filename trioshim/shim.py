@@ -42,7 +42,7 @@ async def serve(
     """Serve until Shutdown.  The rings open outside-in and close inside-out.
 
     Args:
-        listener: where clients connect.
+        listener: where clients connect; closed at the end, also if that comes at once.
         runtime, kernel, publisher: the world; see `trioshim.abc`.
         namespace: containerd's namespace, told with every event.
         grace: seconds that replies under way have after Shutdown.
@@ -52,6 +52,7 @@ async def serve(
         task_status: gets the service, when connections are accepted.
     """
     async with (
+        listener,
         open_events(publisher, namespace=namespace, now=kernel.now, drain=drain) as emit,  # 4
         open_reaper(kernel),  # 3
         open_containers(runtime, kernel, emit) as containers,  # 2

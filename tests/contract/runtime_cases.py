@@ -20,7 +20,12 @@ import pytest
 import trio
 
 from trioshim.abc import Child, ContainerSpec, ExecSpec, Kernel, Runtime, Stdio
-from trioshim.errors import AlreadyExistsError, NotFoundError, RuntimeFailedError
+from trioshim.errors import (
+    AlreadyExistsError,
+    FailedPreconditionError,
+    NotFoundError,
+    RuntimeFailedError,
+)
 
 from .kernel_cases import until
 
@@ -70,14 +75,14 @@ class World(Protocol):
         ...
 
     def hung(self, verb: str) -> AbstractAsyncContextManager[None]:
-        """For the time of the block, the runtime's verb makes its process and then hangs.
+        """For the time of the block, the runtime's verb does its work and then hangs.
 
         The block begins before, not when it hangs.
         """
         ...
 
     async def hangs(self) -> None:
-        """Return when the verb has made its process and hangs."""
+        """Return when the verb has done its work and hangs."""
         ...
 
     def alive(self, pid: int) -> bool:
@@ -187,10 +192,13 @@ async def check_an_id_can_be_used_again(world: World) -> None:
     assert (await again.wait()).status == 7
 
 
+RUNS_ALREADY = r"^OCI runtime start failed: .*already running"
+
+
 async def check_starting_twice_fails(world: World) -> None:
-    """And changes nothing."""
+    """It is told apart from other failures, and changes nothing."""
     spec, init = await run(world, Does.SLEEPS)
-    with pytest.raises(RuntimeFailedError, match=r"^OCI runtime start failed: .*already running"):
+    with pytest.raises(FailedPreconditionError, match=RUNS_ALREADY):
         await world.runtime.start(spec)
     assert world.alive(init.pid)
 

@@ -11,10 +11,11 @@ from collections.abc import Callable
 import pytest
 import trio
 
-from trioshim.errors import RuntimeFailedError
+from trioshim.abc import ContainerSpec
+from trioshim.errors import FailedPreconditionError, RuntimeFailedError
 
 from .kernel_cases import until
-from .runtime_cases import KILLED, SHARED, Does, World, create, exec_, kill, run
+from .runtime_cases import KILLED, RUNS_ALREADY, SHARED, Does, World, create, exec_, kill, run
 
 # ---------------------------------------------------------------- exec
 
@@ -90,6 +91,8 @@ async def check_delete_ends_what_outlived_init(world: World) -> None:
 
 # ---------------------------------------------------------------- pause
 
+NOT_PAUSED = r"^OCI runtime resume failed: .*not paused"
+
 
 async def check_a_paused_container(world: World) -> None:
     """It runs no exec and is not paused twice; resumed it does, and is not resumed twice."""
@@ -101,7 +104,7 @@ async def check_a_paused_container(world: World) -> None:
         await world.runtime.pause(spec)
     await world.runtime.resume(spec)
     assert (await (await exec_(world, spec, Does.ENDS_WITH_7)).wait()).status == 7
-    with pytest.raises(RuntimeFailedError, match=r"^OCI runtime resume failed: .*not paused"):
+    with pytest.raises(FailedPreconditionError, match=NOT_PAUSED):
         await world.runtime.resume(spec)
 
 
@@ -122,7 +125,7 @@ async def check_pausing_what_has_ended_fails(world: World) -> None:
     await init.wait()
     with pytest.raises(RuntimeFailedError, match=r"^OCI runtime pause failed: .*not running"):
         await world.runtime.pause(spec)
-    with pytest.raises(RuntimeFailedError, match=r"^OCI runtime resume failed: .*not paused"):
+    with pytest.raises(FailedPreconditionError, match=NOT_PAUSED):
         await world.runtime.resume(spec)
     with pytest.raises(RuntimeFailedError, match="not running"):
         await world.runtime.update(spec, b"{}")
@@ -145,7 +148,7 @@ async def check_a_paused_container_can_be_killed(world: World) -> None:
     await world.runtime.pause(spec)
     await kill(world, spec, init)
     assert (await init.wait()).status == KILLED
-    with pytest.raises(RuntimeFailedError, match="not paused"):
+    with pytest.raises(FailedPreconditionError, match=NOT_PAUSED):
         await world.runtime.resume(spec)
     await world.runtime.delete(spec)
 
@@ -179,6 +182,46 @@ async def check_an_exec_that_is_cancelled_leaves_no_process(world: World) -> Non
     await until(lambda: world.count(spec) == 1)
     assert world.alive(init.pid)
     assert (await (await exec_(world, spec, Does.ENDS_WITH_7)).wait()).status == 7
+
+
+async def check_a_start_whose_answer_is_lost(world: World) -> None:
+    """The container runs; asked again, the runtime says so."""
+    spec, init = await create(world, Does.SLEEPS)
+    await lose_the_answer(world, "start", spec)
+    await world.ready(spec)
+    with pytest.raises(FailedPreconditionError, match=RUNS_ALREADY):
+        await world.runtime.start(spec)
+    assert world.alive(init.pid)
+
+
+async def check_a_start_whose_answer_is_lost_and_an_end(world: World) -> None:
+    """Asked again when it has ended, the runtime does not say that it has run."""
+    spec, init = await create(world, Does.ENDS_WITH_7)
+    await lose_the_answer(world, "start", spec)
+    await until(lambda: not world.alive(init.pid))
+    with pytest.raises(RuntimeFailedError, match=r"^OCI runtime start failed: .*has stopped"):
+        await world.runtime.start(spec)
+    assert (await init.wait()).status == 7
+
+
+async def check_a_pause_and_a_resume_whose_answers_are_lost(world: World) -> None:
+    """A resume undoes the pause; asked for once more, it is told apart from other failures."""
+    spec, _ = await run(world, Does.SLEEPS)
+    await lose_the_answer(world, "pause", spec)
+    with pytest.raises(RuntimeFailedError, match="paused"):
+        await exec_(world, spec, Does.ENDS_WITH_7)
+    await lose_the_answer(world, "resume", spec)
+    with pytest.raises(FailedPreconditionError, match=NOT_PAUSED):
+        await world.runtime.resume(spec)
+    assert (await (await exec_(world, spec, Does.ENDS_WITH_7)).wait()).status == 7
+
+
+async def lose_the_answer(world: World, verb: str, spec: ContainerSpec) -> None:
+    """The runtime does its work, but its command does not come back and is cancelled."""
+    async with world.hung(verb), trio.open_nursery() as nursery:
+        nursery.start_soon(getattr(world.runtime, verb), spec)
+        await world.hangs()
+        nursery.cancel_scope.cancel()
 
 
 # ---------------------------------------------------------------- the cgroup

@@ -73,7 +73,7 @@ class FakeWorld:
 
     @asynccontextmanager
     async def hung(self, verb: str) -> AsyncIterator[None]:
-        self.hanging = verb
+        self.hanging, self.hung_now = verb, trio.Event()
         yield
         self.hanging = ""
 

@@ -17,7 +17,12 @@ import pytest
 import trio
 
 from trioshim.abc import CheckpointSpec, Child, ContainerSpec, ExecSpec, Options, StdioSpec
-from trioshim.errors import AlreadyExistsError, NotFoundError, RuntimeFailedError
+from trioshim.errors import (
+    AlreadyExistsError,
+    FailedPreconditionError,
+    NotFoundError,
+    RuntimeFailedError,
+)
 from trioshim.linux import LinuxKernel
 from trioshim.proto import runc_options_pb2
 from trioshim.runc import Runc
@@ -183,7 +188,7 @@ async def test_an_id_that_is_taken_is_a_failure_of_create(box: Box) -> None:
 async def test_starting_twice_fails(box: Box) -> None:
     """runc's words, with containerd's in front."""
     await box.run("sleep", "1000")
-    with pytest.raises(RuntimeFailedError, match="OCI runtime start failed: "):
+    with pytest.raises(FailedPreconditionError, match="OCI runtime start failed: "):
         await box.runtime.start(box.spec)
 
 

@@ -54,7 +54,7 @@ runc "$@" || exit $?
 pid= verb=
 while [ $# -gt 0 ]; do
   case "$1" in
-    create|exec) verb=${{verb:-$1}};;
+    create|exec|start|pause|resume) verb=${{verb:-$1}};;
     --pid-file) pid=$2; shift;;
   esac
   shift

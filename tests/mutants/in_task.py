@@ -99,9 +99,8 @@ IN_CONTAINERS = [
         name="a failed Pause leaves the container pausing",
         kind=Kind.STATUS,
         file=CONTAINER,
-        old="            try:\n                await self._runtime.pause(self.spec)\n"
-        "            finally:\n                self.pausing = False\n",
-        new="            await self._runtime.pause(self.spec)\n            self.pausing = False\n",
+        old="                raise\n            finally:\n                self.pausing = False\n",
+        new="                raise\n            self.pausing = False\n",
         caught_by=("tests/sim/test_found.py::test_a_failed_pause_is_over",),
     ),
     Defect(
@@ -109,7 +108,7 @@ IN_CONTAINERS = [
         kind=Kind.CHECK,
         file=CONTAINER,
         old="        if self.init.state is State.PAUSED:\n"
-        '            await self._logged("resume", self._runtime.resume(self.spec))\n',
+        '            await logged(self.spec.id, "resume", self._thaw)\n',
         new="",
         caught_by=(
             "tests/sim/test_found.py::test_a_paused_container_is_thawed_when_its_init_has_ended",

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import trio
 
 from tests.sim import requests as ask
-from trioshim.client import TaskClient
+from trioshim.client import TaskClient, Wire
 from trioshim.errors import ShimError, UnavailableError
 from trioshim.proto import events_pb2 as events
 from trioshim.proto import task_v2_pb2 as api
@@ -35,6 +35,7 @@ class Day:
     """What one seed has decided, drawn before trio runs."""
 
     seed: int
+    protocol: Wire = "ttrpc"
     draw: random.Random = field(init=False)
     shared_pid_namespace: bool = field(init=False)
     pid_max: int = field(init=False)
@@ -95,6 +96,7 @@ async def _live_one_day(day: Day) -> World:
         publishing=day.publishing,
         shared_pid_namespace=day.shared_pid_namespace,
         pid_max=day.pid_max,
+        protocol=day.protocol,
     ) as world:
         async with world.client() as shim, trio.open_nursery() as nursery:
             for number in range(day.draw.choice((1, 1, 2))):
@@ -222,25 +224,26 @@ def _is(event: object, what: str, id_: str, exec_id: str) -> bool:
     return found == (what, id_, exec_id)
 
 
-def run_day(seed: int, trace: Trace | None = None) -> None:
+def run_day(seed: int, trace: Trace | None = None, protocol: Wire = "ttrpc") -> None:
     """One schedule: live a day and check the laws.
 
     Raises:
         LawBrokenError, AssertionError: with the seed to run it again.
     """
-    day = Day(seed)
+    day = Day(seed, protocol)
     scenario: Callable[[], Awaitable[World]] = lambda: live_one_day(day)  # noqa: E731
     try:
         world = run_schedule(scenario, seed=seed, trace=trace)
         check_laws(day, world)
     except BaseException as error:
-        error.add_note(f"to run it again: python -m tests.sim.worlds {seed}")
+        error.add_note(f"to run it again: python -m tests.sim.worlds {seed}-{protocol}")
         raise
 
 
 if __name__ == "__main__":
     import sys
 
-    for argument in sys.argv[1:]:
-        run_day(int(argument))
+    for argument in sys.argv[1:]:  # a seed, or a seed and a protocol: 7-grpc
+        number, _, wire = argument.partition("-")
+        run_day(int(number), protocol="grpc" if wire == "grpc" else "ttrpc")
         print(f"seed {argument}: all laws hold")

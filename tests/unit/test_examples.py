@@ -129,7 +129,10 @@ TOLD = {
     "orders.py": "300 schedules passed\nTrue False\n",
     "forgetful.py": "seed 0 took two ways\n",
 }
-PASSING = ("test_patient.py", "test_world.py", "test_laws.py", "test_given.py")
+PASSING = (
+    *("test_patient.py", "test_pool.py", "test_world.py", "test_laws.py"),
+    *("test_given.py", "test_marked.py", "test_my_shim.py", "test_every_fault.py"),
+)
 
 
 def test_no_program_of_the_page_is_forgotten() -> None:
@@ -151,6 +154,17 @@ def test_a_test_in_many_orders(name: str, tmp_path: Path) -> None:
     for mode in ("true", "false"):
         told = run("-m", "pytest", "-q", "-o", f"trio_mode={mode}", program, cwd=tmp_path)
         assert "1 passed" in told
+
+
+def test_the_place_that_is_not_given_back_is_found(tmp_path: Path) -> None:
+    """test_pool.py without its `finally` fails as the page says."""
+    program = Path(program_of_tutorial("test_pool.py", tmp_path, TESTING))
+    text = program.read_text("utf-8")
+    program.write_text(
+        text.replace("        finally:\n    ", "        except OSError:\n            raise\n")
+    )
+    told = run("-m", "pytest", "test_pool.py", cwd=tmp_path, status=1)
+    assert "the blow fell at step 1 of 1, seed 0" in told
 
 
 def test_the_race_is_found(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_starved_task_is_found() -> None:
 
 def test_shuffling_alone_never_starves_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
     """Why our scheduler postpones tasks: a thousand shuffled orders do not have this race."""
-    monkeypatch.setattr(_schedules, "_Scheduler", random.Random)
+    monkeypatch.setattr(_schedules, "_POSTPONED", 0)
     assert explore(hasty).schedules == 1000
 
 
@@ -306,7 +306,7 @@ WRONG = {
     "@pytest.mark.explore\nasync def test(nursery): pass": "cannot use the async fixture 'nursery'",
     "@pytest.mark.explore\nasync def test(autojump_clock): pass": "a virtual clock of its own",
     "@pytest.mark.explore\ndef test(): pass": "explore is for async tests",
-    "@pytest.mark.explore(5, times=2)\nasync def test(): pass": "and twice=, not 5, times",
+    "@pytest.mark.explore(5, times=2)\nasync def test(): pass": "and max_steps=, not 5, times",
     "async def test(draw): pass": "draw is for async tests with @pytest.mark.explore",
     "@pytest.fixture\ndef a(draw): draw.random()\n"
     "@pytest.mark.explore\nasync def test(a): pass": "draw is for the test, not for its fixtures",
@@ -339,4 +339,4 @@ def test_other_projects_do_not_pay_for_trio(tmp_path: Path) -> None:
 def test_the_plugin_is_found_by_pytest(tmp_path: Path) -> None:
     """Its entry point, its marker, its options."""
     assert "@pytest.mark.explore(schedules=1000" in pytest_says(tmp_path, "", "--markers")
-    assert re.search(r"--schedules[ =]N", pytest_says(tmp_path, "", "--help"))
+    assert re.search(r"--explore-schedules[ =]N", pytest_says(tmp_path, "", "--help"))

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from trioshim.errors import NotFoundError, RuntimeFailedError
+from trioshim.errors import FailedPreconditionError, NotFoundError, RuntimeFailedError
 from trioshim.runc import _log
 from trioshim.runc._argv import Verb
 from trioshim.runc._log import Excerpt, Result, last_error
@@ -130,6 +130,52 @@ def test_killing_an_unknown_container_is_not_found(said: str) -> None:
     result = failed(Verb.KILL, output=said)
     assert result.no_container
     assert str(_log.kill_failed(result)) == "no such container: not found"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "cannot start an already running container",
+        "cannot open `/run/crun/c/exec.fifo`: No such file or directory",
+    ],
+)
+def test_starting_what_runs_is_told_apart(said: str) -> None:
+    """runc and crun have different words for it; the text stays the runtime's."""
+    for result in (failed(Verb.START, output=said), failed(Verb.START, "noise", said)):
+        told = _log.start_failed(result)
+        assert isinstance(told, FailedPreconditionError)
+        assert told.message.startswith("OCI runtime start failed: ")
+        assert told.message.endswith(said)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "cannot start a container that has stopped",
+        "cannot start a container in the paused state",
+        "container does not exist",
+        "error opening file `/run/crun/c/status`: No such file or directory",
+        "cannot open `/run/crun/c/config.json`: No such file or directory",
+    ],
+)
+def test_other_failures_of_start_are_the_runtimes(said: str) -> None:
+    """None of them means that it runs."""
+    assert isinstance(_log.start_failed(failed(Verb.START, said)), RuntimeFailedError)
+
+
+@pytest.mark.parametrize("said", ["container not paused", "the container `c` is not running"])
+def test_resuming_what_is_not_paused_is_told_apart(said: str) -> None:
+    """runc says the first of what runs or has ended, crun the second of what has ended."""
+    told = _log.resume_failed(failed(Verb.RESUME, logged=said))
+    assert isinstance(told, FailedPreconditionError)
+    assert told.message == f"OCI runtime resume failed: {said}"
+
+
+def test_other_failures_of_resume_are_the_runtimes() -> None:
+    """It may still be paused then."""
+    for said in ("container does not exist", "unable to thaw: Device or resource busy"):
+        told = _log.resume_failed(failed(Verb.RESUME, logged=said))
+        assert isinstance(told, RuntimeFailedError)
 
 
 def test_other_failures_of_kill_are_passed_on() -> None:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Protocol, TypeVar
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Literal, Protocol, TypeVar, get_args
 
 import trio
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 
 from ..proto import task_v2_pb2 as api
+from ..rpc import open_grpc_client
 from ..ttrpc import open_client
 
-__all__ = ["Caller", "TaskClient", "connect"]
+__all__ = ["Caller", "TaskClient", "Wire", "connect", "open_caller"]
+
+Wire = Literal["ttrpc", "grpc"]
 
 Reply = TypeVar("Reply", bound=Message)
 
 
 class Caller(Protocol):
-    """What a wire's client offers: `trioshim.ttrpc.Client` is one."""
+    """What a wire's client offers: `trioshim.ttrpc.Client`, `trioshim.rpc.GrpcClient`."""
 
     async def call(
         self, service: str, method: str, payload: bytes, *, timeout: float | None = None
@@ -124,13 +127,40 @@ class TaskClient:
         return await self._call("Shutdown", request, Empty, timeout)
 
 
+def open_caller(
+    stream: trio.abc.Stream, protocol: Wire = "ttrpc"
+) -> AbstractAsyncContextManager[Caller]:
+    """Make calls over a stream; it is closed at the end of the block.
+
+    Args:
+        stream: a connected stream; nobody else may use it.
+        protocol: "ttrpc", or "grpc", whose libraries take a tenth of a second to import.
+
+    Raises:
+        ValueError: there is no such protocol; the stream is left as it is.
+    """
+    _check(protocol)
+    return open_client(stream) if protocol == "ttrpc" else open_grpc_client(stream)
+
+
 @asynccontextmanager
-async def connect(address: str) -> AsyncIterator[TaskClient]:
+async def connect(address: str, *, protocol: Wire = "ttrpc") -> AsyncIterator[TaskClient]:
     """A client of the shim that listens on `address`: a path, or `unix://` and a path.
+
+    Args:
+        address: where; the same socket answers both protocols.
+        protocol: see `open_caller`.  Other shims speak only the one that they announce.
 
     Raises:
         OSError: nobody listens there.
+        ValueError: there is no such protocol.
     """
+    _check(protocol)
     stream = await trio.open_unix_socket(address.removeprefix("unix://"))
-    async with open_client(stream) as client:
-        yield TaskClient(client)
+    async with open_caller(stream, protocol) as caller:
+        yield TaskClient(caller)
+
+
+def _check(protocol: str) -> None:
+    if protocol not in get_args(Wire):
+        raise ValueError(f"protocol {protocol!r}: it should be one of {', '.join(get_args(Wire))}")

@@ -1,7 +1,7 @@
-"""One gRPC connection: purerpc's protocol engine on our own stream, unary calls only.
+"""One gRPC connection: purerpc's protocol engine on our own stream.
 
 purerpc and h2 turn bytes into events and back (`_grpc_wire`); reading, writing and the life of a
-call are here.
+call are here.  All calls are unary but those of `_grpc_extras`: each message has its answer.
 
 Rules of this file:
 
@@ -13,6 +13,8 @@ Rules of this file:
   one (law 10);
 * what is wrong with one request is answered on its stream; what is wrong with the framing ends
   this connection, never another one (law 9);
+* nothing that a peer sends is kept without a limit: frames, streams, requests on their way in,
+  questions, unwritten replies;
 * purerpc and h2 have no type hints: what is theirs is `Any` (`self._grpc`, events), nothing else.
 """
 
@@ -28,15 +30,18 @@ from h2 import events
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError, StreamClosedError
 
-from ..errors import ResourceExhaustedError, ShimError, StatusError
+from ..errors import DeadlineExceededError, ResourceExhaustedError, ShimError, StatusError
+from ._grpc_extras import talks_about
+from ._grpc_frames import FrameError, Frames
+from ._grpc_talk import Conversation
 from ._grpc_wire import (
     MAX_STREAMS,
     announce_goaway,
-    grpc_status,
     open_connection,
     pack_message,
     read_headers,
     read_message,
+    trailers,
 )
 from ._service import Dispatcher
 
@@ -47,6 +52,7 @@ log = logging.getLogger("trioshim.rpc")
 _CHUNK = 64 * 1024
 _PIECE = 1024 * 1024  # what is written under one deadline
 _MUCH = 1024 * 1024  # unwritten: the reader waits
+_MAX_ARRIVING = 32 * 1024 * 1024  # bytes of requests that have not come whole, together
 _LAST_WORDS = 1.0  # seconds for the GOAWAY to a peer that made a mistake
 
 
@@ -76,7 +82,7 @@ async def serve_grpc(
                 listening.start_soon(served.read_to_the_end)
             else:
                 with trio.move_on_after(_LAST_WORDS):
-                    await served.flush()
+                    await served.say_last_words()
                 calls.cancel_scope.cancel()
         listening.cancel_scope.cancel()
 
@@ -91,6 +97,7 @@ class _Call:
     deadline: float
     body: bytearray = field(default_factory=bytearray)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    conversation: Conversation | None = None
 
 
 class _Served:
@@ -107,8 +114,11 @@ class _Served:
         self._dispatcher = dispatcher
         self._tasks = tasks
         self._send_timeout = send_timeout
+        self._talks = talks_about(dispatcher.services.values())
+        self._frames = Frames()
         self._grpc = open_connection()
         self._arriving: dict[int, _Call] = {}
+        self._arrived = 0  # bytes of their bodies
         self._running: dict[int, _Call] = {}
         self._closing = False
         self._outgoing = bytearray()
@@ -125,18 +135,30 @@ class _Served:
             while len(self._outgoing) > _MUCH:
                 await self._written.park()
             try:
-                data = await self._stream.receive_some(_CHUNK)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                portion = self._frames.portion(trio.current_time())
+                received = self._grpc.h2_connection.receive_data(portion)
+            except FrameError as error:
+                log.warning("gRPC: %s, closing", error)
+                self._grpc.h2_connection.close_connection(error.code)
                 return
-            if not data:
-                return
-            try:
-                received = self._grpc.h2_connection.receive_data(bytes(data))
             except Exception as error:  # noqa: BLE001 (any bytes may come; h2 has no one error)
                 log.info("gRPC: connection ends: %r", error)
                 return
             for event in received:
                 self._take(event)
+            if portion:  # there may be more of it; others have their turn before
+                await trio.lowlevel.checkpoint()
+            elif not await self._receive():
+                return
+
+    async def _receive(self) -> bool:
+        """False: the peer is gone."""
+        try:
+            data = await self._stream.receive_some(_CHUNK)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
+        self._frames.feed(data)
+        return bool(data)
 
     async def read_to_the_end(self) -> None:
         """While the last calls finish: window updates, resets, and the news that nobody waits."""
@@ -148,6 +170,9 @@ class _Served:
         for stream_id in self._arriving:
             self._reset(stream_id, ErrorCodes.REFUSED_STREAM)
         self._arriving.clear()
+        for call in self._running.values():
+            if call.conversation is not None:
+                call.conversation.stop()
         announce_goaway(self._grpc)
         self._flush_soon()
         self._closing = True
@@ -162,7 +187,7 @@ class _Served:
             case events.StreamEnded():
                 self._add(event.stream_id, b"", ended=True)
             case events.StreamReset():
-                self._arriving.pop(event.stream_id, None)
+                self._forget(event.stream_id)
                 if event.stream_id in self._running:
                     self._running[event.stream_id].scope.cancel()
             case events.WindowUpdated() | events.RemoteSettingsChanged():
@@ -180,43 +205,87 @@ class _Served:
             self._refuse(stream_id, error)
         else:
             deadline = trio.current_time() + timeout
-            self._arriving[stream_id] = _Call(stream_id, service, method, deadline)
+            talk = self._talks.get((service, method))
+            if talk is None:
+                self._arriving[stream_id] = _Call(stream_id, service, method, deadline)
+            else:
+                conversation = Conversation(talk)
+                self._start(_Call(stream_id, service, method, deadline, conversation=conversation))
 
     def _add(self, stream_id: int, data: bytes, *, ended: bool = False) -> None:
         call = self._arriving.get(stream_id)
-        if call is None:  # refused or reset before
+        if call is None:
+            call = self._running.get(stream_id)  # None: it was refused or reset before
+            if call is not None and call.conversation is not None:
+                call.conversation.hear(data, ended=ended)
             return
         call.body.extend(data)
+        self._arrived += len(data)
         try:
             message = read_message(call.body, ended=ended)
+            if self._arrived > _MAX_ARRIVING:
+                raise ResourceExhaustedError(f"requests of more than {_MAX_ARRIVING} bytes at once")
         except ShimError as error:
             self._refuse(stream_id, error)
             return
         if message is not None:
-            self._running[stream_id] = self._arriving.pop(stream_id)
+            self._forget(stream_id)
             call.body.clear()
-            self._tasks.start_soon(self._answer, call, message, name=call.method)
+            self._start(call, message)
+
+    def _forget(self, stream_id: int) -> None:
+        """A request is not on its way any more."""
+        call = self._arriving.pop(stream_id, None)
+        if call is not None:
+            self._arrived -= len(call.body)
 
     # ------------------------------------------------------------ answering
+
+    def _start(self, call: _Call, message: bytes = b"") -> None:
+        self._running[call.stream_id] = call
+        self._tasks.start_soon(self._answer, call, message, name=call.method)
 
     async def _answer(self, call: _Call, message: bytes) -> None:
         try:
             with call.scope:
-                status, payload = await self._respond(call, message)
-                await self._reply(call.stream_id, status, payload)
+                if call.conversation is not None:
+                    await self._converse(call, call.conversation)
+                else:
+                    error, payload = await self._respond(call, message)
+                    self._grpc.start_response(call.stream_id)
+                    await self._send(call.stream_id, payload)
+                    self._end(call.stream_id, error)
+                    self._frames.earn(len(payload))
         except ProtocolError as error:  # the stream was reset before its reply
             log.debug("gRPC: no reply to %s: %s", call.method, error)
         finally:
             del self._running[call.stream_id]
         await self.flush()  # outside of the scope: a reset must not tear the frames of others
 
-    async def _respond(self, call: _Call, message: bytes) -> tuple[Any, bytes]:
-        """The status and the body of the reply."""
+    async def _converse(self, call: _Call, conversation: Conversation) -> None:
+        self._grpc.start_response(call.stream_id)
+        error: ShimError | None = DeadlineExceededError()
+        with trio.move_on_at(call.deadline):
+            try:
+                while (answer := await conversation.next_answer()) is not None:
+                    await self._send(call.stream_id, pack_message(answer))
+                    self._flush_soon()
+                error = conversation.error
+            except ProtocolError:  # as in `_answer`
+                raise
+            except Exception as failure:  # noqa: BLE001 (the peer gets it)
+                error = _status(call, failure)
+        self._end(call.stream_id, error)
+        if not conversation.heard_all:
+            self._reset(call.stream_id, ErrorCodes.NO_ERROR)
+
+    async def _respond(self, call: _Call, message: bytes) -> tuple[ShimError | None, bytes]:
+        """The error, if it is one, and the body of the reply."""
         try:
             payload = await self._dispatcher.call(
                 call.service, call.method, message, deadline=call.deadline
             )
-            return grpc_status(None), pack_message(payload)
+            return None, pack_message(payload)
         except Exception as error:  # noqa: BLE001 (the peer gets it; Cancelled is no Exception)
             return _status(call, error), b""
         except BaseExceptionGroup as group:
@@ -227,11 +296,11 @@ class _Served:
             assert others is not None
             raise others from None
 
-    async def _reply(self, stream_id: int, status: Any, payload: bytes) -> None:
-        """Queue the reply: at once if the peer's window is open, else as it opens."""
-        self._grpc.start_response(stream_id)
+    async def _send(self, stream_id: int, payload: bytes) -> None:
+        """Queue a message: at once if the peer's window is open and it reads, else as it does."""
         start = 0
         while start < len(payload):
+            await self._not_too_much()
             room = self._grpc.flow_control_window(stream_id)
             if room > 0:
                 self._grpc.send_data(stream_id, payload[start : start + room])
@@ -239,13 +308,22 @@ class _Served:
             else:
                 self._flush_soon()
                 await self._window_moved.park()
-        self._grpc.end_response(stream_id, status)
+
+    async def _not_too_much(self) -> None:
+        """The peer's window may be larger than our memory."""
+        self._outgoing += self._grpc.data_to_send()
+        while len(self._outgoing) > _MUCH:
+            self._flush_soon()
+            await self._written.park()
+
+    def _end(self, stream_id: int, error: ShimError | None) -> None:
+        self._grpc.h2_connection.send_headers(stream_id, trailers(error), end_stream=True)
 
     def _refuse(self, stream_id: int, error: ShimError) -> None:
-        self._arriving.pop(stream_id, None)
+        self._forget(stream_id)
         try:
             self._grpc.start_response(stream_id)
-            self._grpc.end_response(stream_id, grpc_status(error))
+            self._end(stream_id, error)
         except ProtocolError as gone:  # h2 has read on: the peer has reset it already
             log.debug("gRPC: no reply to stream %d: %s", stream_id, gone)
             return
@@ -264,6 +342,12 @@ class _Served:
             return  # the last call has been answered: the nursery is closed
         if self._outgoing and not self._writing:
             self._tasks.start_soon(self.flush)
+
+    async def say_last_words(self) -> None:
+        """Return when all is written, whoever does it; a GOAWAY would be lost with its writer."""
+        while self._writing:
+            await self._written.park()
+        await self.flush()
 
     async def flush(self) -> None:
         """Write what waits; returns at once if another task is doing that, for all."""
@@ -287,13 +371,13 @@ class _Served:
             self._writing = False
 
 
-def _status(call: _Call, error: Exception) -> Any:
+def _status(call: _Call, error: Exception) -> ShimError:
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     if not isinstance(error, ShimError):
         _log_failure(call, error)
         error = StatusError(str(error) or type(error).__name__)
-    return grpc_status(error)
+    return error
 
 
 def _log_failure(call: _Call, error: BaseException) -> None:

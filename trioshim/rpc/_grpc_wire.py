@@ -14,7 +14,10 @@ this when the first gRPC client comes and not before.
 from __future__ import annotations
 
 import struct
+from base64 import b64encode
+from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import h2.connection
 import h2.settings
@@ -25,7 +28,6 @@ from purerpc.grpclib.connection import GRPCConnection
 from purerpc.grpclib.events import RequestReceived
 from purerpc.grpclib.exceptions import ProtocolError
 from purerpc.grpclib.headers import HeaderDict
-from purerpc.grpclib.status import Status
 
 from ..errors import (
     InvalidArgumentError,
@@ -34,23 +36,28 @@ from ..errors import (
     UnimplementedError,
     to_status,
 )
+from ..proto.ttrpc_pb2 import Status
+from ._grpc_frames import MAX_FRAME
 
 __all__ = [
     "MAX_MESSAGE",
     "MAX_STREAMS",
     "announce_goaway",
-    "grpc_status",
     "open_connection",
     "pack_message",
     "read_headers",
     "read_message",
+    "take_messages",
+    "trailers",
 ]
 
 MAX_MESSAGE = 4 * 1024 * 1024  # as in ttrpc
 MAX_STREAMS = 4096
 _MAX_HEADERS = 64 * 1024  # what h2's decoder enforces
+_TABLE = 4096  # bytes of replies' headers that HPACK remembers, whatever the peer allows
 _WINDOW = 16 * 1024 * 1024
 _MAX_TEXT = 2048  # clients refuse trailers of more than 8 KiB, and a byte can take three
+_MAX_TRAILERS = 7500  # with the details; the rest is for names
 _PREFIX = struct.Struct(">BI")  # compressed flag, length of the message
 
 
@@ -95,20 +102,23 @@ def _settings(max_streams: int) -> Any:
         initial_values={
             SettingCodes.MAX_CONCURRENT_STREAMS: max_streams,
             SettingCodes.INITIAL_WINDOW_SIZE: MAX_MESSAGE,
+            SettingCodes.MAX_FRAME_SIZE: MAX_FRAME,
             SettingCodes.MAX_HEADER_LIST_SIZE: _MAX_HEADERS,
         },
     )
 
 
 def _mend(connection: Any) -> None:
-    """Keep two frames from ending the connection, which h2 3 (purerpc pins it) lets them do.
+    """Keep three frames from doing what h2 3 (purerpc pins it) lets them do.
 
     WINDOW_UPDATE may come late, for a stream that is closed and forgotten: grpc-go sends it when
     the application reads.  GOAWAY of a client says that it opens no more streams; it still wants
-    its replies.
+    its replies.  Neither is the end of the connection.  SETTINGS may not fill our memory: with
+    settings that nobody knows, or with a table of gigabytes for the headers of replies.
     """
     table = connection._frame_dispatch_table  # noqa: SLF001 (h2 has no other door)
     update = table[h2.connection.WindowUpdateFrame]
+    settings = table[h2.connection.SettingsFrame]
 
     def window_update(frame: Any) -> Any:
         try:
@@ -116,8 +126,26 @@ def _mend(connection: Any) -> None:
         except StreamClosedError:
             return [], []
 
+    def new_settings(frame: Any) -> Any:
+        done = settings(frame)
+        for code in frame.settings.keys() - set(SettingCodes):
+            del connection.remote_settings[code]
+        _keep_small(connection.encoder)
+        return done
+
     table[h2.connection.WindowUpdateFrame] = window_update
+    table[h2.connection.SettingsFrame] = new_settings
     table[h2.connection.GoAwayFrame] = lambda _frame: ([], [])
+
+
+def _keep_small(encoder: Any) -> None:
+    """Our own limit for HPACK's table, and told to the peer as RFC 7541 4.2 has it."""
+    encoder.header_table_size = min(encoder.header_table_size, _TABLE)
+    changes = encoder.table_size_changes
+    if changes:  # of all, the smallest and the last: else the list grows with each SETTINGS
+        encoder.table_size_changes = sorted({min(changes), changes[-1]})
+    # hpack forgets that there is something to tell when the last change was none.
+    encoder.header_table.resized = bool(changes)
 
 
 # ---------------------------------------------------------------- requests
@@ -153,14 +181,7 @@ def read_message(body: bytearray, *, ended: bool) -> bytes | None:
     Raises:
         ShimError: the status to answer.
     """
-    size = _PREFIX.size
-    if len(body) >= size:
-        compressed, length = _PREFIX.unpack_from(body)
-        if compressed:
-            raise UnimplementedError("compressed message: send it uncompressed (identity)")
-        if length > MAX_MESSAGE:
-            raise ResourceExhaustedError(f"message of {length} bytes, the limit is {MAX_MESSAGE}")
-        size += length
+    size = _size_of_first(body, MAX_MESSAGE)
     if len(body) > size:
         raise InvalidArgumentError("more than one message: only unary calls are served")
     if not ended:
@@ -168,6 +189,33 @@ def read_message(body: bytearray, *, ended: bool) -> bytes | None:
     if len(body) < size:
         raise InvalidArgumentError(f"the request ended after {len(body)} of {size} bytes")
     return bytes(body[_PREFIX.size :])
+
+
+def take_messages(body: bytearray, *, ended: bool, limit: int) -> Iterator[bytes]:
+    """The messages of a stream that are whole; what they were is taken out of `body`.
+
+    Raises:
+        ShimError: the status to answer.
+    """
+    while len(body) >= (size := _size_of_first(body, limit)):
+        message = bytes(body[_PREFIX.size : size])
+        del body[:size]
+        yield message
+    if ended and body:
+        raise InvalidArgumentError(f"the request ended after {len(body)} of {size} bytes")
+
+
+def _size_of_first(body: bytearray, limit: int) -> int:
+    """How many bytes the first message takes, with its prefix, as far as that is known."""
+    size = _PREFIX.size
+    if len(body) >= size:
+        compressed, length = _PREFIX.unpack_from(body)
+        if compressed:
+            raise UnimplementedError("compressed message: send it uncompressed (identity)")
+        if length > limit:
+            raise ResourceExhaustedError(f"message of {length} bytes, the limit is {limit}")
+        size += length
+    return size
 
 
 # ---------------------------------------------------------------- replies
@@ -184,13 +232,25 @@ def pack_message(payload: bytes) -> bytes:
     return _PREFIX.pack(0, len(payload)) + payload
 
 
-def grpc_status(error: ShimError | None) -> Any:
-    """purerpc's `Status` for the trailers (it percent-encodes the text); None: OK."""
+def trailers(error: ShimError | None) -> list[tuple[str, str]]:
+    """The headers after a reply, which say how the call ended; None: well.
+
+    Its details go along unless they are too long for a client.
+    """
     if error is None:
-        return Status(0)
+        return [("grpc-status", "0")]
     code, text = to_status(error)
     # File names that are not UTF-8 come as lone surrogates.
     raw = text.encode(errors="backslashreplace")
     if len(raw) > _MAX_TEXT:  # what was done is told at the beginning, what failed at the end
         raw = raw[: _MAX_TEXT // 2] + b" ... " + raw[-_MAX_TEXT // 2 :]
-    return Status(code, raw.decode(errors="ignore"))
+    text = raw.decode(errors="ignore")
+    said = [("grpc-status", str(code)), ("grpc-message", quote(text, safe=""))]
+    if error.details:
+        status = Status(code=code, message=text)
+        for type_url, value in error.details:
+            status.details.add(type_url=type_url, value=value)
+        encoded = b64encode(status.SerializeToString()).rstrip(b"=").decode()
+        if len(said[1][1]) + len(encoded) <= _MAX_TRAILERS:
+            said.append(("grpc-status-details-bin", encoded))
+    return [(name, value) for name, value in said if value]

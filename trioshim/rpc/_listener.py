@@ -7,10 +7,13 @@ way out: no new requests are read, the rest gets a deadline.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 import trio
 
@@ -22,6 +25,7 @@ __all__ = ["Server", "serve_rpc"]
 log = logging.getLogger("trioshim.rpc")
 
 _TTRPC, _HTTP2 = b"\x00", b"P"
+_GRPC = f"{__package__}._grpc"
 
 
 class Server:
@@ -42,6 +46,7 @@ class Server:
         self._reading: set[trio.CancelScope] = set()
         self._accepting = trio.CancelScope()
         self._changed = trio.Event()
+        self._importing = trio.Lock()
 
     def stop(self, grace: float) -> None:
         """Accept and read nothing more; what is under way has `grace` seconds to be answered."""
@@ -92,12 +97,17 @@ class Server:
             with self._stoppable() as reading:
                 await serve_connection(_Resumed(stream, first), self._answer, reading=reading)
         elif first[:1] == _HTTP2:
-            from ._grpc import serve_grpc  # h2 and purerpc: not paid for by ttrpc's users
-
-            with self._stoppable() as reading:
-                await serve_grpc(_Resumed(stream, first), self._dispatcher, reading=reading)
+            await self._converse_in_grpc(_Resumed(stream, first))
         elif first:
             log.warning("a client spoke neither ttrpc nor gRPC: %r...", bytes(first[:16]))
+
+    async def _converse_in_grpc(self, stream: trio.abc.Stream) -> None:
+        async with self._importing:
+            if not _is_imported():  # 100 ms and more, in which the clients of ttrpc are served
+                await trio.to_thread.run_sync(_import_grpc)
+        serve_grpc = _import_grpc().serve_grpc
+        with self._stoppable() as reading:
+            await serve_grpc(stream, self._dispatcher, reading=reading)
 
     @contextmanager
     def _stoppable(self) -> Iterator[trio.CancelScope]:
@@ -118,6 +128,16 @@ class Server:
         return await self._dispatcher.call(
             request.service, request.method, request.payload, deadline=deadline
         )
+
+
+def _is_imported() -> bool:
+    """Whether a thread can be done without; in the simulator no schedule could be repeated then."""
+    return _GRPC in sys.modules
+
+
+def _import_grpc() -> ModuleType:
+    """h2 and purerpc come with it: not paid for by ttrpc's users."""
+    return importlib.import_module(_GRPC)
 
 
 class _Resumed(trio.abc.Stream):

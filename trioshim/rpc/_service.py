@@ -8,6 +8,7 @@ even if its caller leaves; a read ends with its caller.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
@@ -173,6 +174,7 @@ def _as_status(method: Method, error: Exception) -> ShimError:
     return StatusError(str(error) or type(error).__name__)
 
 
+@functools.cache  # of the few names that there are; a simulated shim is made a thousand times a second
 def _snake_case(name: str) -> str:
     """`CloseIO` to `close_io`."""
     parts = [

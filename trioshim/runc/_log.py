@@ -11,7 +11,13 @@ import re
 import signal
 from dataclasses import dataclass
 
-from ..errors import AlreadyExistsError, NotFoundError, RuntimeFailedError, ShimError
+from ..errors import (
+    AlreadyExistsError,
+    FailedPreconditionError,
+    NotFoundError,
+    RuntimeFailedError,
+    ShimError,
+)
 from ._argv import Verb
 
 _PREFIXES = {
@@ -32,6 +38,13 @@ _NO_CONTAINER = re.compile(
     re.IGNORECASE,
 )
 _EXISTS = re.compile(r"container with (given )?id (already )?exists", re.IGNORECASE)
+# runc says the first; crun's start removes the fifo that init waits at, and misses it next time.
+_RUNS = re.compile(
+    r"cannot start an already running container|cannot open \S+/exec\.fifo.?: no such file",
+    re.IGNORECASE,
+)
+# runc says the first; crun resumes what runs as well, and says the second of what has ended.
+_NOT_PAUSED = re.compile(r"container (not paused|\S+ is not running)", re.IGNORECASE)
 _NO_PROCESS = re.compile(
     r"process already finished|container not running|no such process", re.IGNORECASE
 )
@@ -96,6 +109,16 @@ class Result:
         return _EXISTS.search(f"{self.output}\n{self.logged}") is not None
 
     @property
+    def runs(self) -> bool:
+        """A start failed because the container has been started already."""
+        return _RUNS.search(f"{self.output}\n{self.logged}") is not None
+
+    @property
+    def not_paused(self) -> bool:
+        """A resume failed because the container is not paused."""
+        return _NOT_PAUSED.search(f"{self.output}\n{self.logged}") is not None
+
+    @property
     def no_process(self) -> bool:
         """It failed because the process has ended."""
         return _NO_PROCESS.search(f"{self.output}\n{self.logged}") is not None
@@ -138,6 +161,18 @@ def birth_failed(result: Result) -> ShimError:
     """The error for a failed create, restore or exec: another's container is told apart."""
     error = failed(result)
     return AlreadyExistsError(error.message) if result.exists else error
+
+
+def start_failed(result: Result) -> ShimError:
+    """The error for a failed start: `FailedPreconditionError` for what runs already."""
+    error = failed(result)
+    return FailedPreconditionError(error.message) if result.runs else error
+
+
+def resume_failed(result: Result) -> ShimError:
+    """The error for a failed resume: `FailedPreconditionError` for what is not paused."""
+    error = failed(result)
+    return FailedPreconditionError(error.message) if result.not_paused else error
 
 
 def failed_raw(result: Result, ending: str = "") -> RuntimeFailedError:

@@ -124,7 +124,9 @@ class Runc(Runtime):
             remove_file(file)
 
     async def start(self, spec: ContainerSpec) -> None:
-        await self._check(spec, _argv.start(spec.id))
+        result = await self._run(spec, _argv.start(spec.id))
+        if result.status:
+            raise _log.start_failed(result)
 
     # The port names `all`; `init` is for runtimes that have no command for this.
     async def kill(self, spec: ContainerSpec, init: Child, signum: int, *, all: bool) -> None:  # noqa: A002, ARG002
@@ -149,11 +151,15 @@ class Runc(Runtime):
 
     async def pause(self, spec: ContainerSpec) -> None:
         """Freeze all processes of the container."""
-        await self._check(spec, _argv.pause(spec.id))
+        result = await self._run(spec, _argv.pause(spec.id))
+        if result.status:
+            raise _log.failed(result)
 
     async def resume(self, spec: ContainerSpec) -> None:
         """Undo `pause`."""
-        await self._check(spec, _argv.resume(spec.id))
+        result = await self._run(spec, _argv.resume(spec.id))
+        if result.status:
+            raise _log.resume_failed(result)
 
     async def update(self, spec: ContainerSpec, resources: bytes) -> None:
         """New limits.
@@ -221,11 +227,6 @@ class Runc(Runtime):
                 child.signal(9)
             finally:
                 child.close()
-
-    async def _check(self, spec: ContainerSpec, words: Words) -> None:
-        result = await self._run(spec, words)
-        if result.status:
-            raise _log.failed(result)
 
     async def _run(
         self,

@@ -35,12 +35,18 @@ from ..abc import (
     Runtime,
     Stdio,
 )
-from ..errors import AlreadyExistsError, DeadlineExceededError, NotFoundError, ShimError
+from ..errors import (
+    AlreadyExistsError,
+    DeadlineExceededError,
+    FailedPreconditionError,
+    NotFoundError,
+)
 from . import _messages as messages
 from ._events import Emit
 from ._execs import Execs, kill_quietly
 from ._process import Ended, Process
 from ._states import INIT, State, Verb
+from ._undo import Step, logged, undo
 
 __all__ = ["Container"]
 
@@ -48,7 +54,7 @@ log = logging.getLogger("trioshim.container")
 
 Bring = Callable[[ContainerSpec, Stdio], Awaitable[Child]]
 
-UNDO_GRACE = 10.0  # seconds for undoing a Create that failed
+UNDO_GRACE = 10.0  # seconds for each step of undoing a Create, restore or Pause that failed
 UNKNOWN = 255  # the exit status that containerd itself makes up when it cannot know
 EXIT_GRACE = 10.0  # seconds for init to end when Delete has killed it
 
@@ -74,6 +80,7 @@ class Container:
         self._emit = emit
         self.created = False
         self._begun = False
+        self._start_asked = False
         self._born = trio.Event()
         self._starting = trio.Lock()
         self._oom_kills = 0
@@ -139,7 +146,7 @@ class Container:
                 yield
         except BaseException:
             if not self.created:
-                with trio.move_on_after(UNDO_GRACE, shield=True):
+                with trio.CancelScope(shield=True):
                     await self._undo_create()
             raise
         finally:
@@ -148,7 +155,7 @@ class Container:
     async def _undo_create(self) -> None:
         await self._remove_begun()
         if self.spec.rootfs:
-            await self._logged("unmount", self._kernel.unmount(self.rootfs))
+            await self._undo("unmount", lambda: self._kernel.unmount(self.rootfs))
 
     def _let_go(self) -> None:
         self.init.stdio = None
@@ -159,8 +166,7 @@ class Container:
 
     async def give_up(self) -> None:
         """Its life has failed by a bug of ours: end it, so that nobody waits for its exit."""
-        with trio.move_on_after(UNDO_GRACE):
-            await self._undo_create()
+        await self._undo_create()
         if self.init.child is not None and self.init.exit is None:
             self._exited(Exit(UNKNOWN, self._kernel.now()))
 
@@ -189,26 +195,21 @@ class Container:
         try:
             await self._give_birth(self._runtime.restore)
         except BaseException:
-            with trio.move_on_after(UNDO_GRACE, shield=True):
+            with trio.CancelScope(shield=True):
                 await self._remove_begun()  # so that Start can be asked again
             raise
 
     async def _remove_begun(self) -> None:
         if self._begun:
-            await self._logged("remove", self._runtime.delete(self.spec, force=True))
+            await self._undo("remove", lambda: self._runtime.delete(self.spec, force=True))
+
+    async def _undo(self, what: str, step: Step) -> None:
+        await undo(self.spec.id, what, step, within=UNDO_GRACE)
 
     async def _kill_remaining(self) -> None:
         if self.init.state is State.PAUSED:
-            await self._logged("resume", self._runtime.resume(self.spec))
-        await self._logged("kill the rest", self._runtime.kill_remaining(self.spec))
-
-    async def _logged(self, what: str, step: Awaitable[None]) -> None:
-        try:
-            await step
-        except NotFoundError as error:
-            log.debug("%s: nothing to %s: %s", self.spec.id, what, error)
-        except (ShimError, OSError) as error:
-            log.warning("%s: cannot %s: %s", self.spec.id, what, error)
+            await logged(self.spec.id, "resume", self._thaw)
+        await logged(self.spec.id, "kill the rest", lambda: self._runtime.kill_remaining(self.spec))
 
     def _record(self, end: Exit) -> None:
         """What `delete` will tell the daemon if this shim is killed from now on (P9)."""
@@ -257,12 +258,26 @@ class Container:
             if self.init.state is State.CREATED_CHECKPOINT:
                 await self._restore()
             else:
-                await self._runtime.start(self.spec)
+                await self._start_created()
             self.init.did(Verb.START)
             self._emit(messages.task_start(self.spec.id, self.init.pid))
             if self.init.stdio is not None:
                 self.init.stdio.take_input()
         return self.init.pid
+
+    async def _start_created(self) -> None:
+        """Start it, unless an earlier Start whose answer was lost has done so.
+
+        If it has ended since, nobody knows whether it had run: Start is refused, and its exit is
+        told without a start, as containerd's shims do after a Start that failed.
+        """
+        asked_before, self._start_asked = self._start_asked, True
+        try:
+            await self._runtime.start(self.spec)
+        except FailedPreconditionError as error:  # it runs already
+            if not asked_before:
+                raise  # and somebody else has started it
+            log.debug("%s: has been started: %s", self.spec.id, error)
 
     def add_exec(self, spec: ExecSpec) -> None:
         """Register an exec; Start will run it."""
@@ -294,7 +309,8 @@ class Container:
             await self.init.exited.wait()
         if patience.cancelled_caught:
             raise DeadlineExceededError(
-                f"{self.spec.id} is removed but its init {self.init.pid} has not ended"
+                f"{self.spec.id} is removed, but its init {self.init.pid} or what it leaves behind "
+                f"has not ended within {EXIT_GRACE:g} s: ask again"
             )
 
     async def pause(self) -> None:
@@ -303,6 +319,10 @@ class Container:
             self.pausing = True
             try:
                 await self._runtime.pause(self.spec)
+            except BaseException:
+                with trio.CancelScope(shield=True):
+                    await self._undo("resume", self._thaw)  # it may be frozen all the same
+                raise
             finally:
                 self.pausing = False
             self.init.did(Verb.PAUSE)  # refuses if it has ended meanwhile
@@ -311,9 +331,16 @@ class Container:
     async def resume(self) -> None:
         async with self.init.changing:
             self.init.check(Verb.RESUME)
-            await self._runtime.resume(self.spec)
+            await self._thaw()
             self.init.did(Verb.RESUME)
             self._emit(messages.task_resumed(self.spec.id))
+
+    async def _thaw(self) -> None:
+        """Whether it is paused, only the runtime knows after an answer was lost."""
+        try:
+            await self._runtime.resume(self.spec)
+        except FailedPreconditionError as error:
+            log.debug("%s: nothing to resume: %s", self.spec.id, error)
 
     async def update(self, resources: bytes) -> None:
         async with self.init.changing:

@@ -6,14 +6,13 @@ draws.  So a draw more or less does not give another order.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from ._schedules import Trace, run_schedule
+from ._scenario import bind
+from ._schedules import MAX_STEPS, Trace, run_schedule
 
 __all__ = ["Exploration", "explore", "replay", "search"]
 
@@ -46,6 +45,7 @@ def explore(
     schedules: int = 1000,
     seed: int = 0,
     twice: bool = False,
+    max_steps: int | None = MAX_STEPS,
 ) -> Exploration:
     """Run `scenario` in many orders of its tasks; stop at the first that fails.
 
@@ -55,19 +55,23 @@ def explore(
         schedules: how many: the seeds are `seed`, `seed + 1`, ...
         seed: the first.
         twice: run each seed two times, and compare the orders.
+        max_steps: of one schedule; None: no limit.
 
     Raises:
-        RuntimeError: a seed gave two orders, or this trio cannot be seeded.
+        RuntimeError: a seed gave two orders, or took more than `max_steps`, or all its tasks wait
+            and nothing can wake one; or this trio cannot be seeded.
         TypeError: the scenario takes more than one argument.
         ValueError: there is nothing to run.
         BaseException: what the scenario raised, with a note of the seed and how to replay it.
     """
     name = getattr(scenario, "__name__", "scenario")
+    limit = "" if max_steps == MAX_STEPS else f", max_steps={max_steps}"
     return search(
         scenario,
         range(seed, seed + schedules),
         twice=twice,
-        again=lambda failed: f"explore({name}, schedules=1, seed={failed})",
+        max_steps=max_steps,
+        again=lambda failed: f"explore({name}, schedules=1, seed={failed}{limit})",
     )
 
 
@@ -76,6 +80,7 @@ def replay(
     seed: int,
     *,
     trace: Trace | None = None,
+    max_steps: int | None = MAX_STEPS,
 ) -> T:
     """The result of `scenario` in the schedule of `seed`, as `explore` runs it.
 
@@ -83,20 +88,23 @@ def replay(
         scenario: see `explore`.
         seed: the one that `explore` named.
         trace: hashes the order; its digest is the schedule's id.
+        max_steps: see `explore`.
 
     Raises:
+        RuntimeError: see `run_schedule`.
         TypeError: the scenario takes more than one argument.
         BaseException: what the scenario raised.
     """
-    return run_schedule(_with_draw(scenario, seed), seed=seed, trace=trace)
+    return run_schedule(_with_draw(scenario, seed), seed=seed, trace=trace, max_steps=max_steps)
 
 
 def search(
     scenario: Callable[..., Awaitable[object]],
     seeds: range,
     *,
-    twice: bool,
     again: Callable[[int], str],
+    twice: bool = False,
+    max_steps: int | None = MAX_STEPS,
 ) -> Exploration:
     """`explore`, where `again` says how a seed that failed is run again."""
     __tracebackhide__ = True
@@ -104,9 +112,10 @@ def search(
         raise ValueError(f"schedules must be 1 or more, not {seeds.stop - seeds.start}")
     digests, steps = set(), 0
     for seed in seeds:
-        run = _run(scenario, seed, again)
+        run = _run(scenario, seed, again, max_steps)
         if twice:
-            _compare(run, _run(scenario, seed, again, "the first run of it passed, the second"))
+            second = "the first run of it passed, the second"
+            _compare(run, _run(scenario, seed, again, max_steps, second))
         digests.add(run.digest)
         steps += run.steps
     return Exploration(len(seeds), len(digests), steps)
@@ -116,13 +125,14 @@ def _run(
     scenario: Callable[..., Awaitable[object]],
     seed: int,
     again: Callable[[int], str],
+    max_steps: int | None,
     which: str = "it",
 ) -> _Run:
     __tracebackhide__ = True
     trace = Trace()
     bound = _with_draw(scenario, seed)
     try:
-        run_schedule(bound, seed=seed, trace=trace)
+        run_schedule(bound, seed=seed, trace=trace, max_steps=max_steps)
     except BaseException as error:  # Ctrl-C in a schedule without end has a seed too
         error.add_note(
             f"seed {seed}, schedule {trace.digest}: {which} failed after {trace.steps} steps\n"
@@ -147,21 +157,4 @@ def _compare(first: _Run, second: _Run) -> None:
 
 
 def _with_draw(scenario: Callable[..., Awaitable[T]], seed: int) -> Callable[[], Awaitable[T]]:
-    needed = [
-        parameter
-        for parameter in inspect.signature(scenario).parameters.values()
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
-    if not needed:
-        return functools.partial(scenario)
-    if len(needed) > 1:
-        names = ", ".join(parameter.name for parameter in needed)
-        raise TypeError(
-            f"a scenario takes no argument, or one for its draws; {scenario!r} takes {names}: "
-            "bind them with functools.partial"
-        )
-    draw = random.Random(f"draw {seed}")
-    if needed[0].kind is inspect.Parameter.KEYWORD_ONLY:
-        return functools.partial(scenario, **{needed[0].name: draw})
-    return functools.partial(scenario, draw)
+    return bind(scenario, random.Random(f"draw {seed}"), "one for its draws")

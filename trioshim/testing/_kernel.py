@@ -67,6 +67,7 @@ class FakeKernel(Kernel):
         self._pid_max = pid_max
         self._program = program
         self._last_pid = 1
+        self._freed = 0
         self._owned: set[FakeProcess] = set()
         self._births = 0
         self._stamps = 0
@@ -132,6 +133,11 @@ class FakeKernel(Kernel):
         elif not (process.is_init or signum in process.ignores or signum in _HARMLESS):
             self.end(process, 128 + signum)
 
+    def break_reaper(self, error: Exception) -> None:
+        """`reap_strangers` raises this now: a bug, for it has nothing to raise."""
+        self.faults["reap_strangers"] = error
+        self._wake.set()
+
     def thaw(self, cgroup: FakeCgroup) -> None:
         """Its processes go on; signals that have waited for that arrive."""
         cgroup.frozen = False
@@ -140,6 +146,11 @@ class FakeKernel(Kernel):
         pending, cgroup.pending = cgroup.pending, []
         for process, signum in pending:
             self.signal(process, signum)
+
+    def reuse_pid(self) -> None:
+        """The next process gets the pid that was given back last, if there was one."""
+        if self._freed:
+            self._last_pid = self._freed - 1
 
     def _free_pid(self) -> int:
         for _ in range(self._pid_max):
@@ -205,6 +216,7 @@ class FakeKernel(Kernel):
     def _collect(self, process: FakeProcess) -> Exit:
         assert process.exit is not None
         del self.processes[process.pid]
+        self._freed = process.pid
         if process.namespace is not None:
             process.namespace.members.discard(process)
             self._finish(process.namespace)
@@ -255,6 +267,7 @@ class FakeKernel(Kernel):
         task_status.started()
         while True:
             self._wake = trio.Event()
+            self._fail("reap_strangers")
             if not self._births:
                 for process in list(self.processes.values()):
                     if process.ours and process.exit is not None and process not in self._owned:

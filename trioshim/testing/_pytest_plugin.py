@@ -4,7 +4,8 @@ Every run of pytest loads this module where trioshim is installed.  So it import
 pytest, and trio only when such a test is run; and it touches no other test.
 
 With pytest-trio, in its trio mode or not: a marked test is ours.  An async fixture would live in
-one run of trio, and there are many, so it is refused.
+one run of trio, and there are many, so it is refused.  Beneath hypothesis' `@given`, each example
+is run in schedules.
 """
 
 from __future__ import annotations
@@ -15,33 +16,55 @@ import inspect
 import os
 import shlex
 from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
+
+from ._pytest_given import examples, is_given, written
+from ._pytest_options import SHORT, free, lengthened, values
 
 __all__ = ["draw"]
 
 _SCHEDULES = 1000
-_OPTIONS = frozenset({"schedules", "seed", "twice"})
+_PER_EXAMPLE = 1  # with @given, whose examples are many already
+_SEEDS = frozenset({"schedules", "seed"})  # the options say it too
+_OPTIONS = _SEEDS | {"twice", "max_steps"}
 _scenario = pytest.StashKey[Callable[..., Awaitable[object]]]()
 _replay = pytest.StashKey[str]()
+_short = pytest.StashKey[frozenset[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("explore", "schedules of trio (trioshim)")
     group.addoption(
-        "--schedules",
+        "--explore-schedules",
         dest="explore_schedules",
         type=_count,
         metavar="N",
-        help=f"how many schedules of each test marked explore (default: {_SCHEDULES})",
+        help=f"how many schedules of each test marked explore (default: {_SCHEDULES}); "
+        "also --schedules, where nobody else has that option",
     )
     group.addoption(
-        "--seed",
+        "--explore-seed",
         dest="explore_seed",
         type=int,
         metavar="S",
-        help="the first of their seeds (default: 0)",
+        help="the first of their seeds (default: 0); also --seed, where nobody else has it",
     )
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> Generator[None]:
+    known = early_config.known_args_namespace
+    numbers = values(args)
+    known.file_or_dir = [name for name in known.file_or_dir if name not in numbers]
+    yield
+    ours = free(parser)  # only now: a conftest may have options of its own
+    early_config.stash[_short] = ours
+    args[:] = lengthened(args, ours)
 
 
 def _count(text: str) -> int:
@@ -53,23 +76,24 @@ def _count(text: str) -> int:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        f"explore(schedules={_SCHEDULES}, seed=0, twice=False): run an async test in many orders "
-        "of its trio tasks (trioshim)",
+        f"explore(schedules={_SCHEDULES}, seed=0, twice=False, max_steps=1_000_000): run an async "
+        "test in many orders of its trio tasks (trioshim)",
     )
 
 
 class _Draw:
     """Stands for the random.Random that each schedule has of its own."""
 
+    def __repr__(self) -> str:
+        return "draw"
+
     def __getattr__(self, name: str) -> object:
         raise AttributeError(f"no draw.{name} here: draw is for the test, not for its fixtures")
 
 
-@pytest.fixture
-def draw(request: pytest.FixtureRequest) -> object:
+@pytest.fixture(scope="session")  # of a narrower one, hypothesis would warn
+def draw() -> object:
     """A random.Random of the schedule's seed, in tests marked explore."""
-    if not _is_marked(request.node):
-        pytest.fail("draw is for async tests with @pytest.mark.explore", pytrace=False)
     return _Draw()
 
 
@@ -80,7 +104,7 @@ def _is_marked(item: object) -> bool:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if isinstance(item, pytest.Function) and _is_marked(item):
-        item.stash[_scenario] = item.obj  # as written: pytest-trio puts a wrapper there later
+        item.stash[_scenario] = written(item.obj)  # pytest-trio puts a wrapper there later
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -101,26 +125,31 @@ def pytest_fixture_setup(
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     __tracebackhide__ = True
     if not _is_marked(pyfuncitem):
+        if any(isinstance(value, _Draw) for value in pyfuncitem.funcargs.values()):
+            pytest.fail("draw is for async tests with @pytest.mark.explore", pytrace=False)
         return None
-    function = pyfuncitem.stash[_scenario]
-    if not inspect.iscoroutinefunction(function):
+    scenario = pyfuncitem.stash[_scenario]
+    if not inspect.iscoroutinefunction(scenario):
         pytest.fail(
-            "@pytest.mark.explore is for async tests; in one with @given, call "
+            "@pytest.mark.explore is for async tests; in one that is not, call "
             "trioshim.testing.run_schedule(scenario, seed=...)",
             pytrace=False,
         )
-    _explore(pyfuncitem, functools.partial(function, **_arguments(pyfuncitem, function)))
+    how = _how(pyfuncitem)
+    if is_given(pyfuncitem.obj):
+        with examples(pyfuncitem.obj, scenario, functools.partial(_explore, pyfuncitem, how)):
+            pyfuncitem.obj(**_arguments(pyfuncitem, pyfuncitem.obj))
+    else:
+        bound = functools.partial(scenario, **_arguments(pyfuncitem, scenario))
+        _explore(pyfuncitem, how, bound, seed=0)
     return True
 
 
 def _arguments(item: pytest.Function, function: Callable[..., object]) -> dict[str, object]:
     import trio
 
-    found = {
-        name: item.funcargs[name]
-        for name in inspect.signature(function).parameters
-        if name in item.funcargs and not isinstance(item.funcargs[name], _Draw)
-    }
+    names = inspect.signature(function).parameters
+    found = {name: item.funcargs[name] for name in names if name in item.funcargs}
     for name, value in found.items():
         if isinstance(value, trio.abc.Clock):
             pytest.fail(
@@ -131,39 +160,63 @@ def _arguments(item: pytest.Function, function: Callable[..., object]) -> dict[s
     return found
 
 
-def _explore(item: pytest.Function, scenario: Callable[..., Awaitable[object]]) -> None:
-    __tracebackhide__ = True
-    from ._explore import search
-
-    schedules, seed, twice = _how(item)
-
-    def again(failed: int) -> str:
-        path = os.path.relpath(item.path, item.config.invocation_params.dir)
-        _, _, name = item.nodeid.partition("::")
-        item.stash[_replay] = (
-            f"pytest {shlex.quote(f'{path}::{name}')} --schedules 1 --seed {failed}"
-        )
-        return item.stash[_replay]
-
-    search(scenario, range(seed, seed + schedules), twice=twice, again=again)
+@dataclass(frozen=True, slots=True)
+class _How:
+    schedules: int
+    seed: int | None
+    search: Callable[..., object]
 
 
-def _how(item: pytest.Function) -> tuple[int, int, bool]:
+def _how(item: pytest.Function) -> _How:
+    from ._explore import search  # before the first example: hypothesis looks at the time
+
     marker = item.get_closest_marker("explore")
     assert marker is not None  # the caller has looked
     unknown = [repr(value) for value in marker.args] + sorted(marker.kwargs.keys() - _OPTIONS)
     if unknown:
         pytest.fail(
-            f"@pytest.mark.explore takes schedules=, seed= and twice=, not {', '.join(unknown)}",
+            "@pytest.mark.explore takes schedules=, seed=, twice= and max_steps=, "
+            f"not {', '.join(unknown)}",
             pytrace=False,
         )
     schedules = item.config.getoption("explore_schedules")
     seed = item.config.getoption("explore_seed")
     if schedules is None:
-        schedules = marker.kwargs.get("schedules", _SCHEDULES)
+        usual = _PER_EXAMPLE if is_given(item.obj) else _SCHEDULES
+        schedules = marker.kwargs.get("schedules", usual)
     if seed is None:
-        seed = marker.kwargs.get("seed", 0)
-    return schedules, seed, marker.kwargs.get("twice", False)
+        seed = marker.kwargs.get("seed")
+    rest = {key: value for key, value in marker.kwargs.items() if key not in _SEEDS}
+    return _How(schedules, seed, functools.partial(search, **rest))
+
+
+def _explore(item: pytest.Function, how: _How, test: functools.partial[Any], seed: int) -> None:
+    """Run the schedules of a test, or of one of its examples.
+
+    Args:
+        item: the test, as pytest has it.
+        how: what the mark and the options say.
+        test: the function with its arguments.
+        seed: the first, if they say nothing.
+    """
+    __tracebackhide__ = True
+    drawn = {name: value for name, value in test.keywords.items() if not isinstance(value, _Draw)}
+    first = seed if how.seed is None else how.seed
+    how.search(
+        functools.partial(test.func, *test.args, **drawn),
+        range(first, first + how.schedules),
+        again=functools.partial(_again, item),
+    )
+
+
+def _again(item: pytest.Function, seed: int) -> str:
+    path = os.path.relpath(item.path, item.config.invocation_params.dir)
+    _, _, name = item.nodeid.partition("::")
+    short = item.config.stash.get(_short, frozenset[str]())
+    schedules, first = (key if key in short else SHORT[key] for key in SHORT)
+    test = shlex.quote(f"{path}::{name}")
+    item.stash[_replay] = f"pytest {test} {schedules} 1 {first} {seed}"
+    return item.stash[_replay]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,7 +12,12 @@ from contextlib import contextmanager
 import trio
 
 from ..abc import CheckpointSpec, Child, ContainerSpec, ExecSpec, Runtime, Stdio
-from ..errors import AlreadyExistsError, NotFoundError, RuntimeFailedError
+from ..errors import (
+    AlreadyExistsError,
+    FailedPreconditionError,
+    NotFoundError,
+    RuntimeFailedError,
+)
 from ._kernel import KILLED, FakeKernel
 from ._process import FakeCgroup, FakeProcess
 from ._program import FakeContainer, Program
@@ -31,7 +36,7 @@ class FakeRuntime(Runtime):
         world: nursery in which running programs end.
         program: the program of a process, by container id and exec id ("" for init).
         step: awaited inside each verb, with its name: takes time, or fails.  Awaited again
-            with "<verb> returns", when a start, an exec or a create has done its work.
+            with "<verb> returns", when a create, start, exec, pause or resume has done its work.
         shared_pid_namespace: init's end does not take the execs with it.
 
     Attributes:
@@ -107,7 +112,7 @@ class FakeRuntime(Runtime):
         if container.paused:
             raise RuntimeFailedError(f"{failure}: cannot start a container in the paused state")
         if container.started:
-            raise RuntimeFailedError(f"{failure}: cannot start an already running container")
+            raise FailedPreconditionError(f"{failure}: cannot start an already running container")
         container.started = True
         self._run(container.init, container, container.program)
         await self._return("start")
@@ -172,14 +177,16 @@ class FakeRuntime(Runtime):
         if container.stopped or container.paused:
             raise RuntimeFailedError(f"{failure}: container not running")
         container.cgroup.frozen = True
+        await self._return("pause")
 
     async def resume(self, spec: ContainerSpec) -> None:
         await self._begin("resume", spec.id)
         failure = "OCI runtime resume failed"
         container = self._get(spec.id, failure)
         if not container.paused:
-            raise RuntimeFailedError(f"{failure}: container not paused")
+            raise FailedPreconditionError(f"{failure}: container not paused")
         self.kernel.thaw(container.cgroup)
+        await self._return("resume")
 
     async def update(self, spec: ContainerSpec, resources: bytes) -> None:  # noqa: ARG002
         await self._begin("update", spec.id)

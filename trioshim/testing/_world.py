@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 
 import trio
 import trio.testing
 
-from ..client import TaskClient
+from ..client import TaskClient, Wire, open_caller
+from ..rpc._listener import _import_grpc
 from ..shim import serve
 from ..task import TaskService
-from ..ttrpc import open_client
+from ._fault_plan import FaultPlan
 from ._kernel import FakeKernel
 from ._program import Program
 from ._publisher import MemoryPublisher
@@ -36,7 +38,10 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
             trio.BrokenResourceError: nobody listens any more.
         """
         ours, theirs = trio.testing.memory_stream_pair()
-        self._send.send_nowait(theirs)
+        try:
+            self._send.send_nowait(theirs)
+        except trio.ClosedResourceError:
+            raise trio.BrokenResourceError("nobody listens any more") from None
         return ours
 
     async def accept(self) -> trio.abc.Stream:
@@ -46,7 +51,10 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
             raise trio.ClosedResourceError from None
 
     async def aclose(self) -> None:
-        self._receive.close()
+        self._send.close()
+        with self._receive, suppress(trio.EndOfChannel, trio.ClosedResourceError):
+            while True:  # who waited in the backlog is reset, as by Linux
+                await trio.aclose_forcefully(self._receive.receive_nowait())
         await trio.lowlevel.checkpoint()
 
 
@@ -57,6 +65,7 @@ class World:
     Attributes:
         serving: the scope of the shim; cancel it to kill the shim.
         stopped: set when the shim has ended.
+        protocol: what clients speak that are not told otherwise.
         service: what answers the requests; its `shutdown_requested` is how SIGTERM ends a shim.
     """
 
@@ -66,26 +75,64 @@ class World:
     publisher: MemoryPublisher
     serving: trio.CancelScope
     stopped: trio.Event
-    service: TaskService
+    protocol: Wire = "ttrpc"
+    service: TaskService = field(init=False)
+    _task: trio.lowlevel.Task = field(init=False)
+    _idle: Counter[str] = field(init=False)
 
     @asynccontextmanager
-    async def client(self) -> AsyncIterator[TaskClient]:
-        """A new connection to the shim."""
-        async with open_client(self.listener.connect()) as caller:
+    async def client(self, *, protocol: Wire | None = None) -> AsyncIterator[TaskClient]:
+        """A new connection to the shim, over `protocol` or the one of `open_shim`."""
+        protocol = protocol or self.protocol
+        if protocol == "grpc":
+            _import_grpc()  # the shim would do it in a thread, and virtual time waits for none
+        async with open_caller(self.listener.connect(), protocol) as caller:
             yield TaskClient(caller)
 
     def check_nothing_left(self) -> None:
-        """Raise AssertionError if something of a container is still there."""
+        """Raise AssertionError if something of a container is still there.
+
+        A task of the shim that is neither there without containers nor serves a connection, too.
+        """
         left = {
             "processes": list(self.kernel.processes.values()),
             "mounts": self.kernel.mounts,
             "streams": self.kernel.stdios,
             "open cgroups": self.kernel.cgroups,
             "containers of the runtime": list(self.runtime.containers),
+            "tasks": list((self._tasks() - self._idle).elements()),
         }
         for what, things in left.items():
             if things:
                 raise AssertionError(f"{what} left: {things}")
+
+    async def _run(
+        self,
+        shim: Callable[..., Awaitable[None]],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        self._task = trio.lowlevel.current_task()
+        try:
+            with self.serving:
+                async with trio.open_nursery() as nursery:
+                    self.service = await nursery.start(shim)
+                    self._idle = self._tasks()
+                    task_status.started()
+        finally:
+            self.stopped.set()
+
+    def _tasks(self) -> Counter[str]:
+        """Names of the shim's tasks, without those that serve a connection."""
+        return Counter(task.name for task in _tasks_below(self._task))
+
+
+def _tasks_below(parent: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
+    for nursery in parent.child_nurseries:
+        for task in nursery.child_tasks:
+            if not task.name.endswith("._run_handler"):  # trio.serve_listeners: a connection
+                yield task
+                yield from _tasks_below(task)
 
 
 @asynccontextmanager
@@ -98,6 +145,8 @@ async def open_shim(
     pid_max: int = 32768,
     runtime_class: type[FakeRuntime] = FakeRuntime,
     linger: float = math.inf,
+    faults: FaultPlan | None = None,
+    protocol: Wire = "ttrpc",
 ) -> AsyncIterator[World]:
     """Run a shim in memory for the time of the block.
 
@@ -109,6 +158,8 @@ async def open_shim(
         pid_max: the largest pid; see `FakeKernel`.
         runtime_class: a fake runtime with habits of its own.
         linger: see `trioshim.shim.serve`.
+        faults: stands between the shim and its ports; for this run only.
+        protocol: what `World.client` speaks; the shim answers both.
     """
     async with trio.open_nursery() as nursery, trio.open_nursery() as programs:
         kernel = FakeKernel(pid_max=pid_max)
@@ -121,30 +172,16 @@ async def open_shim(
         )
         listener, publisher = MemoryListener(), MemoryPublisher(step=publishing)
         serving, stopped = trio.CancelScope(), trio.Event()
+        world = World(listener, kernel, runtime, publisher, serving, stopped, protocol)
         shim = partial(
             serve,
             listener,
-            runtime=runtime,
-            kernel=kernel,
-            publisher=publisher,
+            runtime=faults.runtime(runtime) if faults else runtime,
+            kernel=faults.kernel(kernel) if faults else kernel,
+            publisher=faults.publisher(publisher) if faults else publisher,
             linger=linger,
         )
-        service = await nursery.start(_serve, shim, serving, stopped)
-        world = World(listener, kernel, runtime, publisher, serving, stopped, service)
+        await nursery.start(world._run, shim)  # noqa: SLF001 (same module)
         yield world
         world.serving.cancel()
         programs.cancel_scope.cancel()
-
-
-async def _serve(
-    shim: Callable[..., Awaitable[None]],
-    serving: trio.CancelScope,
-    stopped: trio.Event,
-    *,
-    task_status: trio.TaskStatus[TaskService] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    try:
-        with serving:
-            await shim(task_status=task_status)
-    finally:
-        stopped.set()

@@ -211,4 +211,5 @@ class Client:
         elif isinstance(event, Response) and event.code == Code.OK:
             call.answer(event.payload)
         else:
-            call.answer(from_status(event.code, event.message))
+            details = event.details if isinstance(event, Response) else ()
+            call.answer(from_status(event.code, event.message, details))

@@ -197,7 +197,7 @@ def _refusal(stream_id: int, error: ShimError) -> Response:
     code, text = to_status(error)
     # File names that are not UTF-8 come as lone surrogates, which no protobuf string can hold.
     text = text.encode(errors="backslashreplace").decode()
-    return Response(stream_id, code=code, message=text)
+    return Response(stream_id, code=code, message=text, details=error.details)
 
 
 def _log_failure(request: Request, error: BaseException) -> None:

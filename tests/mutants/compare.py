@@ -1,0 +1,140 @@
+"""Which deliberate defects do tests of single examples see, and which need the kit?
+
+    python -m tests.mutants.compare [-k TEXT] [-j N] [--write]
+
+Each defect is made twice in copies: once under the tests of examples, written by hand, and once
+under those of `trioshim.testing` alone: seeded schedules, a cancellation at every step, a fault at
+every call.  The tests that were written because a defect had survived are left out of both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from .copies import ROOT, Outcome, edited_copy, run_tests
+from .defect import Defect
+from .defects import DEFECTS
+
+LIMIT = 240.0  # seconds for one suite; longer is a hang, and a hang is seen
+TABLE = ROOT / "docs" / "mutants-kit.md"
+
+EXAMPLES = (
+    "tests/unit",
+    "tests/sim/test_life.py",
+    "tests/sim/test_callers.py",
+    "tests/sim/test_linger.py",
+    "tests/contract",
+    # What tests the kit, the docs and the tools is not about the shim, and takes its time.
+    *(
+        f"--ignore=tests/unit/test_{name}.py"
+        for name in ("cancel", "docs", "examples", "explore", "found", "generate_protos")
+    ),
+)
+KIT = (
+    "tests/sim/test_cancel_everywhere.py",
+    "tests/sim/test_cancel_start.py",
+    "tests/sim/test_laws.py",
+    "tests/sim/test_fault_plans.py",
+)
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+?)(?:\[.*)?(?: - .*)?$", re.MULTILINE)
+
+_HEAD = """\
+# What the kit sees
+
+The deliberate defects of [the list](mutants.md) under two halves of the tests: those of single
+examples, written by hand, and those of `trioshim.testing` (seeded schedules, a cancellation at
+every step, a fault at every call of a port), which know nothing of any defect.  The tests that
+were written because a defect had survived are in neither.
+
+Written by `python -m tests.mutants.compare --write`.
+
+"""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The tests that saw one defect; "" where none did."""
+
+    defect: Defect
+    examples: str
+    kit: str
+
+    def __str__(self) -> str:
+        return f"{self.defect.name}: examples {self.examples or '-'}, kit {self.kit or '-'}"
+
+
+def seen_by(defect: Defect, tests: Sequence[str]) -> str:
+    """The test that saw a defect, of one half; "" if none did."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as where:
+        edited_copy(Path(where), defect.file, defect.old, defect.new)
+        return _first(run_tests(Path(where), tests, limit=LIMIT))
+
+
+def _first(outcome: Outcome) -> str:
+    if outcome.code is None:
+        return "(hangs)"
+    if outcome.code == 0:
+        return ""
+    failed = _FAILED.search(outcome.text)
+    if failed is None:
+        raise RuntimeError(f"pytest ended with {outcome.code}: {outcome.text[-500:]}")
+    return failed[1]
+
+
+def compare(defect: Defect) -> Seen:
+    """Make one defect under both halves."""
+    return Seen(defect, seen_by(defect, EXAMPLES), seen_by(defect, KIT))
+
+
+def table(all_seen: Iterable[Seen]) -> str:
+    """The page of the docs."""
+    seen = list(all_seen)
+    groups = {
+        "Seen by the kit alone": [one for one in seen if one.kit and not one.examples],
+        "Seen by both": [one for one in seen if one.kit and one.examples],
+        "Seen by examples alone": [one for one in seen if one.examples and not one.kit],
+        "Seen by neither, until a test was written": [
+            one for one in seen if not one.examples and not one.kit
+        ],
+    }
+    counts = [f"| {name} | {len(members)} |" for name, members in groups.items()]
+    parts = [_HEAD + "\n".join(["| | defects |", "| --- | --- |", *counts]) + "\n"]
+    for name, members in groups.items():
+        rows = [f"| {one.defect.name} | {_where(one)} |" for one in members]
+        parts.append("\n".join([f"\n## {name}\n", "| Defect | Test |", "| --- | --- |", *rows]))
+    return "\n".join(parts) + "\n"
+
+
+def _where(one: Seen) -> str:
+    return f"`{one.kit or one.examples or one.defect.caught_by[0]}`"
+
+
+def main() -> int:
+    """Parse the arguments, run, tell."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants.compare", description=__doc__)
+    parser.add_argument("-k", default="", metavar="TEXT", help="only names or files with TEXT")
+    parser.add_argument("-j", type=int, default=1, metavar="N", help="so many at a time")
+    parser.add_argument("--write", action="store_true", help=f"write {TABLE.relative_to(ROOT)}")
+    wanted = parser.parse_args()
+    if wanted.write and wanted.k:
+        parser.error("--write wants the whole list: leave out -k")
+    chosen = [one for one in DEFECTS if wanted.k in one.name or wanted.k in one.file]
+    seen = []
+    with ThreadPoolExecutor(max(wanted.j, 1)) as pool:
+        for one in pool.map(compare, chosen):
+            print(one, flush=True)
+            seen.append(one)
+    if wanted.write:
+        TABLE.write_text(table(seen), "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
