@@ -129,12 +129,15 @@ async def test_a_created_container_goes_too(world: ShimWorld, binary: str) -> No
 
 
 @every_shim
-async def test_what_a_killed_shim_leaves_is_removed(world: ShimWorld, binary: str) -> None:
-    """Its container outlives it, until the block ends."""
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+async def test_what_a_killed_shim_leaves_is_removed(
+    world: ShimWorld, binary: str, signum: signal.Signals
+) -> None:
+    """Its container outlives it, and a socket that it may have removed, until the block ends."""
     async with launched(world, binary) as shim:
         async with shim.client() as task:
             pid = await run(world, shim, task)
-        os.kill(shim.pid, signal.SIGKILL)
+        os.kill(shim.pid, signum)
         await shim.wait_ended()
         assert runs(pid)
     assert shim.deleted is not None

@@ -18,13 +18,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 from google.protobuf.empty_pb2 import Empty
 
+from trioshim.client import LaunchedShim, LaunchError, launch
 from trioshim.errors import NotFoundError, ShimError
 from trioshim.proto import task_v2_pb2 as v2
 from trioshim.proto import task_v3_pb2 as v3
 from trioshim.rpc import Service, serve_rpc
+
+from .fds import open_fds
 
 ID = "c1"
 PATIENCE = 60  # seconds; whoever hangs, fails
@@ -47,7 +51,8 @@ if "listen" in does:
 if "leave" in does:
     pid = os.fork()
     if not pid:
-        os.setpgid(0, 0)
+        if not does.get("kin"):
+            os.setpgid(0, 0)
         if not does.get("holds"):
             for fd in range(3):
                 os.dup2(os.open("/dev/null", os.O_RDWR), fd)
@@ -84,7 +89,8 @@ class FakeShim:
         deaf: State and Connect are never answered.
         obeys: its process ends at Shutdown.
         fails: what Connect is answered instead of a pid.
-        pid: what Connect tells; 0: the process that `start` left.
+        pids: what Connect tells, one after the other; the last one stays.  None: the process
+            that `start` left.
         asked: the methods that were called.
     """
 
@@ -93,7 +99,7 @@ class FakeShim:
     deaf: bool = False
     obeys: bool = True
     fails: ShimError | None = None
-    pid: int = 0
+    pids: list[int] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
 
     @property
@@ -143,7 +149,8 @@ class FakeShim:
             await trio.sleep_forever()
         if self.fails:
             raise self.fails
-        return v2.ConnectResponse(shim_pid=self.pid or self.left())
+        told = self.pids.pop(0) if len(self.pids) > 1 else [*self.pids, self.left()][0]
+        return v2.ConnectResponse(shim_pid=told)
 
     async def state(self, request: v2.StateRequest) -> v2.StateResponse:
         self.asked.append("State")
@@ -199,7 +206,11 @@ def runs(pid: int) -> bool:
 
 @contextmanager
 def open_fake() -> Iterator[FakeShim]:
-    """A fake whose process, if it still runs at the end, is killed."""
+    """A fake shim; no log of its bundle and no descriptor of ours may be left at the end.
+
+    If its process still runs then, it is killed.
+    """
+    before = open_fds()
     # Short: pytest's own directories have names that are too long for a unix socket.
     with tempfile.TemporaryDirectory(prefix="ts-") as directory:
         fake = FakeShim(Path(directory).resolve())
@@ -212,3 +223,20 @@ def open_fake() -> Iterator[FakeShim]:
         finally:
             if fake.lives():
                 os.kill(fake.left(), signal.SIGKILL)
+        assert not (fake.bundle / "log").exists()
+    assert open_fds() == before
+
+
+@asynccontextmanager
+async def launched(fake: FakeShim, **options: Any) -> AsyncIterator[LaunchedShim]:
+    with trio.fail_after(PATIENCE):
+        async with launch(fake.program, fake.bundle, id=ID, **options) as shim:
+            yield shim
+
+
+async def refused(fake: FakeShim, **options: Any) -> LaunchError:
+    """The error of a launch whose block is never entered."""
+    with pytest.raises(LaunchError) as caught:
+        async with launched(fake, **options):
+            raise AssertionError
+    return caught.value

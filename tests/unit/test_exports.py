@@ -7,7 +7,19 @@ import importlib
 import pytest
 
 NAMES = {
-    "trioshim": {"__version__", "abc", "client", "errors", "rpc", "serve", "testing", "ttrpc"},
+    "trioshim": {
+        "__version__",
+        "abc",
+        "client",
+        "containers",
+        "errors",
+        "open_container",
+        "rpc",
+        "run_container",
+        "serve",
+        "testing",
+        "ttrpc",
+    },
     "trioshim.client": {
         "Caller",
         "Event",
@@ -20,6 +32,23 @@ NAMES = {
         "launch",
         "open_caller",
         "open_event_sink",
+    },
+    "trioshim.containers": {
+        "DEVNULL",
+        "PIPE",
+        "Bind",
+        "CompletedContainer",
+        "Container",
+        "ContainerFailedError",
+        "ContainerOptions",
+        "ContainerProcess",
+        "Image",
+        "LaunchError",
+        "Stats",
+        "Tmpfs",
+        "open_container",
+        "run_container",
+        "unpack_image",
     },
     "trioshim.rpc": {
         "Dispatcher",

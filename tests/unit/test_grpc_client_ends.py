@@ -255,6 +255,21 @@ async def test_a_server_that_only_asks_is_not_listened_to_for_ever(
         assert client.closed
 
 
+async def test_a_server_that_asks_much_and_reads_late_is_heard_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The reader waits for the writer, and goes on when it has written."""
+    monkeypatch.setattr(_grpc_client, "_MUCH", 1000)
+    async with calling(trio.testing.lockstep_stream_pair) as (client, server):
+        for _ in range(100):
+            server.h2.ping(b"12345678")
+        await server.flush()
+        async with answers(client) as calls:
+            await calls.start("one")
+            await server.answer(await server.request(), b"x")
+        assert calls.came == {"one": b"x"}
+
+
 # ---------------------------------------------------------------- nothing is left
 
 

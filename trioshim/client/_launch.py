@@ -17,8 +17,9 @@ from ..bootstrap import check_identifier
 from ..ttrpc._shelter import open_shelter
 from ._entering import enter_whole
 from ._event_sink import EventSink, open_event_sink
+from ._launched_shim import LaunchedShim
 from ._shim_binary import ShimBinary, find_program
-from ._shim_life import LaunchedShim, ShimLife
+from ._shim_life import ShimLife
 from ._shim_log import open_shim_log
 
 if TYPE_CHECKING:

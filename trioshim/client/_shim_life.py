@@ -15,14 +15,14 @@ import logging
 import os
 import signal
 import stat
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
 
 from ..bootstrap import socket_address
-from ..bootstrap._files import read_file
+from ..bootstrap._files import read_file, remove
 from ..bootstrap._sockets import remove_dead_socket
 from ..errors import (
     DeadlineExceededError,
@@ -32,18 +32,18 @@ from ..errors import (
     UnimplementedError,
 )
 from ..proto import task_v2_pb2 as api
-from ._entering import enter_whole
 from ._event_sink import EventSink
+from ._launched_shim import LaunchedShim, open_answer
 from ._shim_answer import Answer, read_answer
 from ._shim_binary import LaunchError, ShimBinary
 from ._shim_log import ShimLog
 from ._shim_process import ShimProcess, age_now, find_listeners
-from ._task import TaskClient, open_caller
+from ._task import TaskClient
 
 if TYPE_CHECKING:
-    from ._task import Caller, Wire
+    from ._task import Caller
 
-__all__ = ["LaunchedShim", "ShimLife"]
+__all__ = ["ShimLife"]
 
 _log = logging.getLogger("trioshim.client")
 
@@ -56,80 +56,6 @@ _DRAIN = 8.0  # shims take up to 5 to send their last events
 _TERM = 2.0  # for a shim that has not answered
 _KILL = 5.0
 _PAUSE = 0.5  # before a shim that agreed to end is asked again
-
-
-class LaunchedShim:
-    """A shim that runs.  Made by `launch`.
-
-    Attributes:
-        id, namespace: of its container.
-        bundle: absolute path.
-        address: where it listens, as it said; `client` knows how to get there.
-        protocol: what it speaks there: "ttrpc" or "grpc".
-        version: of the protocol that it announced: 2 or 3.
-        pid: of its process.
-        shared: it was running before: `start` found the shim of another container of the group.
-            Whoever started that one ends it; here only the container is removed.
-        events: where its events go.
-        deleted: what the verb `delete` told of the container's end, set when the block is over;
-            None if there was no need for it, because the container was gone and the shim ended
-            when it was asked to.  (containerd-shim-runc-v1 never forgets a container that was
-            deleted: there it is always set, and tells of a kill that was none.)
-    """
-
-    def __init__(
-        self,
-        binary: ShimBinary,
-        answer: Answer,
-        service: str,
-        process: ShimProcess,
-        events: EventSink,
-        *,
-        shared: bool,
-    ) -> None:
-        self.id = binary.id
-        self.namespace = binary.namespace
-        self.bundle = binary.bundle
-        self.address = answer.address
-        self.protocol: Wire = answer.protocol
-        self.version = answer.version
-        self.pid = process.pid
-        self.shared = shared
-        self.events = events
-        self.deleted: api.DeleteResponse | None = None
-        self._answer = answer
-        self._service = service
-        self._process = process
-
-    @asynccontextmanager
-    async def client(self) -> AsyncIterator[TaskClient]:
-        """A connection of its own, on the right wire and to the right version of the service.
-
-        Raises:
-            OSError: the shim does not listen any more.
-        """
-        async with _open_caller(self._answer) as caller:
-            yield TaskClient(caller, self._service)
-
-    async def wait_ended(self) -> None:
-        """Wait until its process has ended, by itself or by somebody's hand."""
-        await self._process.ended.wait()
-
-
-@asynccontextmanager
-async def _open_caller(answer: Answer) -> AsyncIterator[Caller]:
-    stream = await _dial(answer.paths)
-    async with enter_whole(open_caller(stream, answer.protocol)) as caller:
-        yield caller
-
-
-async def _dial(paths: tuple[str, ...]) -> trio.SocketStream:
-    for path in paths[:-1]:
-        try:
-            return await trio.open_unix_socket(path)
-        except OSError as error:
-            _log.debug("%r: %s", path, error)
-    return await trio.open_unix_socket(paths[-1])
 
 
 class ShimLife:
@@ -181,7 +107,7 @@ class ShimLife:
     async def _meet(self, answer: Answer) -> LaunchedShim:
         try:
             with trio.fail_after(_MEET):
-                async with _open_caller(answer) as caller:
+                async with open_answer(answer) as caller:
                     service, process = await self._identify(caller, answer)
         except OSError as error:
             raise self._stranger(answer, f"nobody listens there ({error})") from error
@@ -248,10 +174,20 @@ class ShimLife:
         held = None if process.ended.is_set() else await self._ask_to_end(shim, process)
         willing = held is False and process.ended.is_set()
         await _kill(process, _TERM if held is None else _DRAIN)
-        if not willing and shim.deleted is None:
-            # Only now: in a shim that does not answer, a Create may have been under way.
-            shim.deleted = await self._binary.delete()
-        await _remove_sockets(self._paths())
+        try:
+            if not willing and shim.deleted is None:
+                # Only now: in a shim that does not answer, a Create may have been under way.
+                await self._delete_alone(shim)
+        finally:
+            await _remove_sockets(self._paths())
+
+    async def _delete_alone(self, shim: LaunchedShim) -> None:
+        """There is no shim any more."""
+        if not any(_is_socket(path) for path in self._paths()):
+            # It tells of a socket that is gone: containerd-shim-runc-v1 fails to remove that, and
+            # then removes nothing else.
+            remove(os.path.join(shim.bundle, "address"))
+        shim.deleted = await self._binary.delete()
 
     async def _leave(self, shim: LaunchedShim) -> None:
         """It is another's: the container goes, and the shim stays."""

@@ -28,7 +28,9 @@ async def open_shelter() -> AsyncIterator[trio.Nursery]:
     scope = trio.CancelScope(shield=True)
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
-        helpers = await nursery.start(_shelter, scope)
+        # Shielded from its first moment, its task can only be ended by who knows its scope.
+        with trio.CancelScope(shield=True):
+            helpers = await nursery.start(_shelter, scope)
         try:
             yield helpers
         except BaseException as exc:  # noqa: BLE001 (raised again below, Cancelled too)

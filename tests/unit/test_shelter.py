@@ -1,0 +1,40 @@
+"""A shelter for helpers: opened, used and left, cancelled at each step."""
+
+from __future__ import annotations
+
+import trio
+
+from trioshim.testing import cancel_everywhere
+from trioshim.ttrpc._shelter import open_shelter
+
+
+async def test_a_cancellation_reaches_the_block_and_not_the_helper() -> None:
+    """The helper answers while the block says good-bye inside of a shield."""
+    asked, answered = trio.Event(), trio.Event()
+
+    async def help_() -> None:
+        await asked.wait()
+        answered.set()
+
+    with trio.CancelScope() as scope:
+        async with open_shelter() as helpers:
+            helpers.start_soon(help_)
+            scope.cancel()
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    asked.set()
+                    await answered.wait()
+    assert scope.cancelled_caught
+
+
+def test_a_shelter_that_is_cancelled_while_it_opens_ends() -> None:
+    """Its task is shielded from the first moment: who opens it has to stay until it can end it."""
+
+    async def scenario() -> None:
+        async with open_shelter() as helpers:
+            helpers.start_soon(trio.sleep_forever)
+            await trio.lowlevel.checkpoint()
+
+    assert cancel_everywhere(scenario).steps > 3
