@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .in_linux import IN_LINUX
+from .in_new_parts import IN_NEW_PARTS
 from .in_rpc import IN_RPC
 from .in_task import IN_CONTAINERS, IN_EVENTS_AND_ANSWERS, IN_EXECS
 from .in_ttrpc import IN_TTRPC
@@ -16,4 +17,5 @@ DEFECTS = [
     *IN_TTRPC,
     *IN_RPC,
     *IN_LINUX,
+    *IN_NEW_PARTS,
 ]

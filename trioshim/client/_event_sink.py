@@ -28,7 +28,6 @@ from ..proto import events_pb2
 from ..proto.events_service_pb2 import ForwardRequest
 from ..ttrpc import Request, serve_connection
 from ..ttrpc._shelter import open_shelter
-from ._entering import enter_whole
 
 if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any
@@ -136,7 +135,7 @@ async def open_event_sink(path: str | os.PathLike[str] | None = None) -> AsyncIt
     """
     with _place(path) as place, _listening(place) as listener:
         sink = EventSink(place)
-        async with enter_whole(open_shelter()) as helpers:
+        async with open_shelter() as helpers:
 
             async def serve(stream: trio.SocketStream) -> None:
                 await serve_connection(stream, sink.dispatch)

@@ -15,7 +15,6 @@ import trio
 
 from ..bootstrap import check_identifier
 from ..ttrpc._shelter import open_shelter
-from ._entering import enter_whole
 from ._event_sink import EventSink, open_event_sink
 from ._launched_shim import LaunchedShim
 from ._shim_binary import ShimBinary, find_program
@@ -77,7 +76,7 @@ async def launch(
         environ = _environment(events.address, namespace) | dict(env or {})
         told = ShimBinary(program, path, id, namespace, events.address, debug, environ)
         log = await stack.enter_async_context(open_shim_log(path, id))
-        helpers = await stack.enter_async_context(enter_whole(open_shelter()))
+        helpers = await stack.enter_async_context(open_shelter())
         life = ShimLife(told, events, log, helpers)
         failed = True
         try:

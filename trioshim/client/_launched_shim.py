@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ._entering import enter_whole
 from ._task import TaskClient, open_caller
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ async def open_answer(answer: Answer) -> AsyncIterator[Caller]:
         OSError: nobody does.
     """
     stream = await _dial(answer.paths)
-    async with enter_whole(open_caller(stream, answer.protocol)) as caller:
+    async with open_caller(stream, answer.protocol) as caller:
         yield caller
 
 

@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager, suppress
 import trio
 
 from ..ttrpc._shelter import open_shelter
-from ._entering import enter_whole
 
 __all__ = ["ShimLog", "open_shim_log"]
 
@@ -72,7 +71,7 @@ async def open_shim_log(bundle: str, id_: str) -> AsyncIterator[ShimLog]:
         # For both: it never ends, and a shim that starts later finds a reader (containerd 1.4).
         fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW) if _is_fifo(path) else -1
         try:
-            async with enter_whole(open_shelter()) as helpers:
+            async with open_shelter() as helpers:
                 log = ShimLog(id_, fd)
                 if fd >= 0:
                     helpers.start_soon(log.read)

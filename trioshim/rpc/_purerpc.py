@@ -44,7 +44,7 @@ def _answer(answer: Callable[..., Awaitable[Message]]) -> Callable[[Message], Aw
     async def answer_or_status(request: Message) -> Message:
         try:
             return await answer(request, None)  # purerpc's view of the headers: there is none
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (raised again, as ours)
             raise _as_ours(error) from None
 
     return answer_or_status

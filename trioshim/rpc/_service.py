@@ -174,7 +174,7 @@ def _as_status(method: Method, error: Exception) -> ShimError:
     return StatusError(str(error) or type(error).__name__)
 
 
-@functools.cache  # of the few names that there are; a simulated shim is made a thousand times a second
+@functools.cache  # there are few names, and a simulated shim is made a thousand times a second
 def _snake_case(name: str) -> str:
     """`CloseIO` to `close_io`."""
     parts = [
