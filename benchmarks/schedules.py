@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import trio
+import trio.lowlevel
 
 from trioshim.proto import task_v2_pb2 as api
 from trioshim.testing import Program, explore, open_shim
@@ -26,13 +27,13 @@ async def race() -> None:
     inbox = []
 
     async def greet() -> None:
-        await trio.sleep(0)
+        await trio.lowlevel.checkpoint()
         inbox.append("hello")
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(greet)
         for _ in range(4):
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
 
 
 async def channels() -> None:

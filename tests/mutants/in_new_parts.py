@@ -7,6 +7,7 @@ from .defect import Defect, Kind
 __all__ = ["IN_NEW_PARTS"]
 
 SHIM, UNDO, SHELTER = "shim.py", "task/_undo.py", "ttrpc/_shelter.py"
+DEFECTS = "tests/unit/test_grpc_defects.py"
 FRAMES, CLIENT = "rpc/_grpc_frames.py", "rpc/_grpc_client.py"
 
 IN_NEW_PARTS = [
@@ -35,7 +36,7 @@ IN_NEW_PARTS = [
         file=UNDO,
         old="        await logged(id_, what, step, tries=2)\n",
         new="        await logged(id_, what, step)\n",
-        caught_by=("tests/sim/test_found_faults.py",),
+        caught_by=("tests/sim/test_found_faults.py::test_a_remove_that_fails_is_tried_once_more",),
     ),
     Defect(
         name="undoing that took too long is not told",
@@ -43,7 +44,9 @@ IN_NEW_PARTS = [
         file=UNDO,
         old="    if patience.cancelled_caught:\n",
         new="    if patience.cancelled_caught and not id_:\n",
-        caught_by=("tests/sim/test_found_faults.py",),
+        caught_by=(
+            "tests/sim/test_found_faults.py::test_a_remove_that_hangs_does_not_cost_the_unmount",
+        ),
     ),
     Defect(
         name="a frame of any length is taken",
@@ -51,10 +54,7 @@ IN_NEW_PARTS = [
         file=FRAMES,
         old="        if length > MAX_FRAME:\n",
         new="        if length > 1 << 24:\n",
-        caught_by=(
-            "tests/unit/test_grpc_defects.py::"
-            "test_d9_a_frame_that_is_too_long_is_refused_by_its_header",
-        ),
+        caught_by=(f"{DEFECTS}::test_d9_a_frame_that_is_too_long_is_refused_by_its_header",),
         hangs=True,
     ),
     Defect(

@@ -21,6 +21,7 @@ Rules of this file:
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,10 +37,10 @@ from ._grpc_frames import FrameError, Frames
 from ._grpc_talk import Conversation
 from ._grpc_wire import (
     MAX_STREAMS,
+    Requests,
     announce_goaway,
     open_connection,
     pack_message,
-    read_headers,
     read_message,
     trailers,
 )
@@ -84,6 +85,8 @@ async def serve_grpc(
                 with trio.move_on_after(_LAST_WORDS):
                     await served.say_last_words()
                 calls.cancel_scope.cancel()
+        if trio.current_time() >= calls.cancel_scope.deadline:
+            log.warning("gRPC: the peer does not read its replies, closing")
         listening.cancel_scope.cancel()
 
 
@@ -117,8 +120,10 @@ class _Served:
         self._talks = talks_about(dispatcher.services.values())
         self._frames = Frames()
         self._grpc = open_connection()
+        self._requests = Requests()
         self._arriving: dict[int, _Call] = {}
         self._arrived = 0  # bytes of their bodies
+        self._owed = 0  # bytes taken from the peer's window
         self._running: dict[int, _Call] = {}
         self._closing = False
         self._outgoing = bytearray()
@@ -131,12 +136,11 @@ class _Served:
     async def read(self) -> None:
         """Do what the peer says; returns when there is nothing more to expect from it."""
         while True:
-            self._flush_soon()
             while len(self._outgoing) > _MUCH:
                 await self._written.park()
             try:
                 portion = self._frames.portion(trio.current_time())
-                received = self._grpc.h2_connection.receive_data(portion)
+                received = self._grpc.h2_connection.receive_data(portion) if portion else ()
             except FrameError as error:
                 log.warning("gRPC: %s, closing", error)
                 self._grpc.h2_connection.close_connection(error.code)
@@ -146,7 +150,8 @@ class _Served:
                 return
             for event in received:
                 self._take(event)
-            if portion:  # there may be more of it; others have their turn before
+            self._flush_soon()
+            if portion and self._frames.more:  # others have their turn before
                 await trio.lowlevel.checkpoint()
             elif not await self._receive():
                 return
@@ -182,7 +187,7 @@ class _Served:
             case events.RequestReceived():
                 self._begin(event.stream_id, event.headers)
             case events.DataReceived():
-                self._grpc.acknowledge_received_data(event.stream_id, event.flow_controlled_length)
+                self._acknowledge(event)
                 self._add(event.stream_id, event.data)
             case events.StreamEnded():
                 self._add(event.stream_id, b"", ended=True)
@@ -193,14 +198,21 @@ class _Served:
             case events.WindowUpdated() | events.RemoteSettingsChanged():
                 self._window_moved.unpark_all()
 
-    def _begin(self, stream_id: int, headers: list[tuple[str, str]]) -> None:
+    def _acknowledge(self, event: Any) -> None:
+        """The stream of a last frame needs no window any more; what it took of ours can wait."""
+        self._owed += event.flow_controlled_length
+        if event.stream_ended is None or self._owed > _CHUNK:
+            self._grpc.acknowledge_received_data(event.stream_id, self._owed)
+            self._owed = 0
+
+    def _begin(self, stream_id: int, headers: list[tuple[bytes, bytes]]) -> None:
         if self._closing:
             self._reset(stream_id, ErrorCodes.REFUSED_STREAM)  # "not begun: try elsewhere"
             return
         try:
             if len(self._arriving) + len(self._running) >= MAX_STREAMS:
                 raise ResourceExhaustedError(f"more than {MAX_STREAMS} calls on one connection")
-            service, method, timeout = read_headers(headers)
+            service, method, timeout = self._requests.read(headers)
         except ShimError as error:
             self._refuse(stream_id, error)
         else:
@@ -359,15 +371,14 @@ class _Served:
             while data := bytes(self._outgoing) + self._grpc.data_to_send():
                 self._outgoing.clear()
                 for start in range(0, len(data), _PIECE):
-                    with trio.fail_after(self._send_timeout):
-                        await self._stream.send_all(data[start : start + _PIECE])
+                    # The scope that is there: one more costs as much as the write.
+                    self._tasks.cancel_scope.deadline = trio.current_time() + self._send_timeout
+                    await self._stream.send_all(data[start : start + _PIECE])
                 self._written.unpark_all()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._tasks.cancel_scope.cancel()
-        except trio.TooSlowError:
-            log.warning("gRPC: the peer does not read its replies, closing")
-            self._tasks.cancel_scope.cancel()
         else:
+            self._tasks.cancel_scope.deadline = math.inf
             self._writing = False
 
 

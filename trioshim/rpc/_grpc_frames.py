@@ -75,6 +75,11 @@ class Frames:
             end += size
         return self._take(end)
 
+    @property
+    def more(self) -> bool:
+        """Whether `portion` has left something, be it whole or not."""
+        return bool(self._buffer)
+
     def earn(self, reply: int) -> None:
         """A call was answered by so many bytes."""
         self._allowance = min(BURST, self._allowance + _EACH_CALL + reply // _EACH_BYTES)

@@ -109,10 +109,11 @@ class Dispatcher:
             raise InternalError(f"cannot read the payload of {method}: {error}") from None
         if deadline <= trio.current_time():  # nobody waits: do not even begin
             raise DeadlineExceededError
+        run = _run if found.reads else self._run_to_its_end
+        if deadline == float("inf"):  # a scope costs as much as a small call
+            return await run(found, request)
         with trio.move_on_at(deadline):
-            if found.reads:
-                return await _run(found, request)
-            return await self._run_to_its_end(found, request)
+            return await run(found, request)
         raise DeadlineExceededError
 
     def _find(self, service: str, method: str) -> Method:
