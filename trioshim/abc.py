@@ -208,7 +208,7 @@ class Kernel(Protocol):
 
         Raises:
             ProcessLookupError: there is no such child of ours.
-            OSError: out of file descriptors.
+            OSError: out of file descriptors.  It has been killed: nobody could wait for it.
         """
         ...
 

@@ -225,19 +225,39 @@ async def test_closing_wakes_the_waiter(kernel, programs) -> None:
     os.close(child_fd)
 
 
-async def test_without_a_free_fd_nothing_keeps_running(kernel, programs) -> None:
-    """A child that no pidfd can be had for is killed and collected; the caller gets EMFILE."""
+@contextlib.contextmanager
+def no_fd_left() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
     os.close(lowest)
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
     try:
-        with pytest.raises(OSError, match="Too many open files") as caught:
-            kernel.spawn(programs.sleeps())
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_without_a_free_fd_nothing_keeps_running(kernel, programs) -> None:
+    """A child that no pidfd can be had for is killed and collected; the caller gets EMFILE."""
+    with no_fd_left(), pytest.raises(OSError, match="Too many open files") as caught:
+        kernel.spawn(programs.sleeps())
     assert caught.value.errno == errno.EMFILE
     await until(programs.none_is_left)
+
+
+async def test_an_orphan_that_no_fd_is_left_for_is_killed(kernel) -> None:
+    """A process of a container that nobody could wait for would run on, and nobody would know."""
+    read, write = os.pipe()
+    child = kernel.spawn(["sh", "-c", "sleep 1000 & echo $!"], fds={1: write})
+    os.close(write)
+    async with trio.lowlevel.FdStream(read) as stream:
+        pid = int(await stream.receive_some())
+    with kernel.birth():
+        assert (await child.wait()).status == 0
+        with no_fd_left(), pytest.raises(OSError, match="Too many open files") as caught:
+            kernel.adopt(pid)
+        assert caught.value.errno == errno.EMFILE
+    await until(lambda: not os.path.exists(f"/proc/{pid}"))
 
 
 async def test_a_child_starts_with_no_signal_ignored_or_blocked(kernel) -> None:

@@ -85,7 +85,13 @@ class LinuxKernel(Kernel):
             raise RuntimeError("adopt() outside of birth(): the pid may be another process by now")
         if pid in self._owned:
             raise RuntimeError(f"process {pid} has an owner already")
-        return self._own(pid, _open_child(pid))
+        try:
+            return self._own(pid, _open_child(pid))
+        except ProcessLookupError:
+            raise
+        except OSError:
+            _kill_child(pid)
+            raise
 
     def kill_group(self, child: Child) -> None:
         # While its leader is not collected, the group's number cannot be given to another.
@@ -176,6 +182,13 @@ def _ended_child() -> int | None:
     except ChildProcessError:
         return None
     return None if result is None else result.si_pid
+
+
+def _kill_child(pid: int) -> None:
+    """SIGKILL without a pidfd, for a child of ours.  Inside `birth`, where no pid comes again."""
+    with suppress(ChildProcessError, ProcessLookupError):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # or it is another's
+        os.kill(pid, signal.SIGKILL)
 
 
 def _open_child(pid: int) -> int:

@@ -210,13 +210,17 @@ class Runc(Runtime):
 
     def _adopt(self, result: Result, pid_file: str) -> Child:
         try:
-            return self.kernel.adopt(read_pid(pid_file))
+            pid = read_pid(pid_file)
+        except OSError as error:
+            raise _log.no_pid(result.argv, f"open {pid_file}: {error.strerror}") from None
+        except ValueError as error:
+            raise _log.no_pid(result.argv, str(error)) from None
+        try:
+            return self.kernel.adopt(pid)
         except ProcessLookupError:
             why = f"the process named in {pid_file} is no child of this shim"
         except OSError as error:
-            why = f"open {pid_file}: {error.strerror}"
-        except ValueError as error:
-            why = str(error)
+            why = f"process {pid} was killed, nobody can wait for it: {error.strerror}"
         raise _log.no_pid(result.argv, why)
 
     def _abandon(self, pid_file: str) -> None:
