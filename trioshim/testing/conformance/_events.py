@@ -93,7 +93,7 @@ async def events_have_topics_times_and_a_namespace(bench: Bench) -> None:
 
 
 async def pause_and_resume_are_told(bench: Bench) -> None:
-    """After Pause and Resume there is one event each.
+    """After Pause and Resume there is one event each, with the topic of its type.
 
     Docker shows a container as paused by the event, also when another client has paused it.
     """
@@ -104,6 +104,8 @@ async def pause_and_resume_are_told(bench: Bench) -> None:
     if told is not None:
         names = [type(event).__name__ for event in told]
         equal("events", names, ["TaskCreate", "TaskStart", "TaskPaused", "TaskResumed"])
+        topics = [envelope.topic for envelope in bench.shim.envelopes or ()]
+        equal("topics of the last two", topics[-2:], ["/tasks/paused", "/tasks/resumed"])
 
 
 async def an_exit_before_start_is_told(bench: Bench) -> None:
