@@ -20,6 +20,8 @@ from trioshim.proto import task_v2_pb2 as api
 ROOT = Path(__file__).parents[2]
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 TESTING = ROOT / "docs" / "testing.md"
+CONTAINERS = ROOT / "docs" / "containers.md"
+README = ROOT / "README.md"
 GUARD = 60  # seconds; only against a hanging test run
 SLEEP = b'{"process": {"args": ["sleep", "600"]}}'
 
@@ -207,3 +209,36 @@ def test_ttrpc_alone() -> None:
         "the server says: hello",
         "the server says: there is no treasure here: not found",
     ]
+
+
+# ---------------------------------------------------------------- what needs root
+
+# tests/real/test_examples_real.py runs them.
+IN_CONTAINERS = (
+    *("hello.py", "session.py", "deadline.py", "race.py", "pool.py", "at_once.py", "gently.py"),
+    *("service.py", "fresh.py", "any_shim.py"),
+)
+IN_TUTORIAL = ("first.py", "look.py", "drive.py", "a_day.py", "test_a_day.py", "check_plain.py")
+MOST_LINES = {"run_container.py": 30, "watch_events.py": 50, "sandbox_untrusted_code.py": 80}
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [(README, ("hello.py",)), (CONTAINERS, IN_CONTAINERS), (TUTORIAL, IN_TUTORIAL)],
+)
+def test_every_program_of_a_page_has_a_test(page: Path, names: tuple[str, ...]) -> None:
+    """A Python block that is not named here is run by nobody."""
+    assert page.read_text("utf-8").count("```python") == len(names)
+
+
+@pytest.mark.parametrize("name", IN_CONTAINERS)
+def test_a_program_can_be_compiled(name: str, tmp_path: Path) -> None:
+    """Also where nobody can run it."""
+    run("-m", "py_compile", program_of_tutorial(name, tmp_path, CONTAINERS))
+
+
+@pytest.mark.parametrize("name", MOST_LINES)
+def test_an_example_fits_on_a_screen(name: str) -> None:
+    """Examples are short, or nobody reads them."""
+    lines = (ROOT / "examples" / name).read_text("utf-8").splitlines()
+    assert len(lines) <= MOST_LINES[name]
