@@ -1,0 +1,3 @@
+"""The command `trioshim`: containers for people at a terminal."""
+
+from ._entry import main as main
