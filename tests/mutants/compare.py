@@ -25,8 +25,8 @@ from .defects import DEFECTS
 LIMIT = 240.0  # seconds for one suite; longer is a hang, and a hang is seen
 TABLE = ROOT / "docs" / "mutants-kit.md"
 
-# What the simulator stands for: the shim above its ports.  `linux` and `runc` are below them.
-PARTS = ("task/", "ttrpc/", "rpc/")
+# What the simulator stands for: the shim above its ports, and that is where its laws are kept.
+PARTS = ("task/",)
 EXAMPLES = (
     *(f"tests/unit/test_{name}.py" for name in ("events", "service", "states")),
     *(
@@ -42,6 +42,7 @@ KIT = (
     "tests/sim/test_laws.py",
     "tests/sim/test_fault_lives.py",
     "tests/sim/test_fault_stops.py",
+    "tests/sim/test_conformance.py",
 )
 NO_DEFECT = Defect(
     "none", Kind.CHECK, "__init__.py", "TYPE_CHECKING = False", "TYPE_CHECKING = 0", ()
@@ -51,10 +52,10 @@ _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+?)(?:\[.*)?(?: - .*)?$", re.MULTILI
 _HEAD = """\
 # What the kit sees
 
-The deliberate defects of [the list](mutants.md) in `task/`, `ttrpc/` and `rpc/` under two halves
-of the tests: those of single examples, written by hand, and those of `trioshim.testing` (seeded
-schedules, a cancellation at every step, a fault at every call of a port), which know nothing of
-any defect.  The tests that were written because a defect had survived are in neither.
+The deliberate defects of [the list](mutants.md) in `task/` under two halves of the tests: those of
+single examples, written by hand, and those of `trioshim.testing` (seeded schedules, a cancellation
+at every step, a fault at every call of a port, the conformance suite), which know nothing of any
+defect.  The tests that were written because a defect had survived are in neither.
 
 Written by `python -m tests.mutants.compare --write`.
 
