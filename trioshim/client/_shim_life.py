@@ -261,7 +261,8 @@ class ShimLife:
         if isinstance(self._answer, Answer):
             return self._answer.paths
         binary = self._binary
-        usual = socket_address(binary.address, binary.namespace, binary.id)
+        own = binary.environ.get("TRIOSHIM_SOCKET_DIR", "")
+        usual = socket_address(binary.address, binary.namespace, binary.id, own)
         try:
             noted = read_answer(read_file(os.path.join(binary.bundle, "address"))).paths
         except (OSError, ValueError):

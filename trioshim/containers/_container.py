@@ -14,7 +14,7 @@ import trio
 from google.protobuf.any_pb2 import Any
 
 from ..client import TaskClient
-from ..errors import NotFoundError, ShimError
+from ..errors import FailedPreconditionError, NotFoundError, ShimError
 from ..proto import task_v2_pb2 as api
 from ..proto.runc_options_pb2 import CheckpointOptions
 from ._ending import Deliver, end_process
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from ..client import Event, EventSink
 
 __all__ = ["Container"]
+
+# Seconds.
+_PAUSE = 10.0
+_NEWS = 1.0
 
 
 class Container(ContainerProcess):
@@ -92,6 +96,10 @@ class Container(ContainerProcess):
             ValueError: what is wrong with an argument.
             ShimError: the runtime cannot start it: no such program, the container has ended.
         """
+        if self.returncode is not None:
+            raise FailedPreconditionError(
+                f"container {self.id} has ended with {self.returncode}: nothing can run in it"
+            )
         exec_id = f"exec-{next(self._execs)}"
         process = oci_process(
             args,
@@ -112,12 +120,14 @@ class Container(ContainerProcess):
         with open_fifos(self.bundle, exec_id, streams) as fifos:
             fifos.put_into(request)
             made = ContainerProcess(self.task, args, self.id, exec_id, fifos)
-            try:
-                await self.task.exec(request)
-                await made._begin(self._nursery, streams)  # noqa: SLF001 (same package)
-                yield made
-            finally:
-                await end_process(made, deliver_cancel)
+            with made._attended():  # noqa: SLF001 (same package)
+                try:
+                    await self.task.exec(request)
+                    await made._begin(self._nursery, streams)  # noqa: SLF001
+                    yield made
+                    await made._flush()  # noqa: SLF001
+                finally:
+                    await end_process(made, deliver_cancel)
 
     @asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
@@ -126,19 +136,27 @@ class Container(ContainerProcess):
         Raises:
             ShimError: it cannot be paused: it has ended, or is paused already.
         """
-        await self.task.pause(api.PauseRequest(id=self.id))
+        # Half a pause, or no end of it, would let it stand still for ever: both are shielded.
+        with trio.CancelScope(shield=True):
+            await self.task.pause(api.PauseRequest(id=self.id), timeout=_PAUSE)
         try:
             yield
         finally:
-            with trio.CancelScope(shield=True):  # or it would stand still for ever
+            with trio.CancelScope(shield=True):
                 await self._resume()
 
     async def _resume(self) -> None:
         try:
-            await self.task.resume(api.ResumeRequest(id=self.id))
+            await self.task.resume(api.ResumeRequest(id=self.id), timeout=_PAUSE)
         except ShimError:
-            if self.returncode is None:  # killed meanwhile: that is no failure
+            if not await self._ends_now():  # killed meanwhile: that is no failure
                 raise
+
+    async def _ends_now(self) -> bool:
+        """Whether it has ended; its exit may be told after the refusal to resume it."""
+        with trio.move_on_after(_NEWS):
+            await self._ended.wait()
+        return self._ended.is_set()
 
     async def stats(self) -> Stats:
         """What its processes use: time, memory, and everything else that the cgroup counts.

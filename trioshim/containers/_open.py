@@ -17,16 +17,17 @@ import json
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Unpack
 
-from ..client import LaunchedShim, launch, open_event_sink
+from ..client import EventSink, LaunchedShim, launch, open_event_sink
 from ..proto import task_v2_pb2 as api
 from ..proto.types_pb2 import Mount as MountMessage
 from ..ttrpc._shelter import open_shelter
 from ._container import Container
 from ._ending import Deliver, end_process
 from ._fifos import open_fifos
-from ._leftovers import SHIM_FILE, remove_leftovers
+from ._leftovers import note_shim, remove_leftovers
 from ._options import ContainerOptions, Plan, plan
 from ._outputs import DEVNULL, Output, Streams
 from ._store import STATE_DIR, open_bundle
@@ -35,6 +36,7 @@ __all__ = ["SHIM", "open_container"]
 
 SHIM = "containerd-shim-trio-v1"
 NAMESPACE = "trioshim"
+_SOCKET_PATH = 107  # bytes
 
 
 @asynccontextmanager
@@ -46,6 +48,7 @@ async def open_container(
     stderr: Output = None,
     terminal: bool = False,
     deliver_cancel: Deliver | None = None,
+    events: EventSink | None = None,
     id: str | None = None,  # noqa: A002 (containerd's word)
     namespace: str = NAMESPACE,
     shim: str | os.PathLike[str] = SHIM,
@@ -67,6 +70,8 @@ async def open_container(
         terminal: one pty for all three; `container.stdin` and `stdout` are its streams.
         deliver_cancel: how it is asked to end: called with the container; after it has returned
             there are 5 seconds until SIGKILL.
+        events: takes what the shim tells, from the creation to the deletion; None: a sink for
+            this container alone, which `container.events` reads.
         id: at most 76 letters and digits, joined by single ".", "_" or "-"; None: a new one.
         namespace: containerd's word for a group of containers.
         shim: a shim's program.
@@ -77,8 +82,9 @@ async def open_container(
     Raises:
         ValueError: what is wrong with an argument, and what to write instead.
         LaunchError: the shim cannot be started.
-        ShimError: the runtime cannot start it; `RuntimeFailedError` has what it said.
-        OSError: a file or directory that was named is not there, or cannot be made.
+        ShimError: the runtime cannot start it; the message has what it said.
+        OSError: a file or directory that was named is not there, or cannot be made; or its
+            output cannot be written where it should go: the block is cancelled then.
     """
     streams = Streams(stdin, stdout, stderr, terminal=terminal)
     await remove_leftovers(namespace, state_dir)
@@ -88,23 +94,32 @@ async def open_container(
         )
         todo = await plan(args, options, terminal=terminal, directory=bundle.path)
         (bundle.path / "config.json").write_text(json.dumps(todo.config), "utf-8")
-        (bundle.path / SHIM_FILE).write_text(os.fspath(shim), "utf-8")
-        sink = await stack.enter_async_context(open_event_sink())
+        if events is None:
+            events = await stack.enter_async_context(open_event_sink(_sink_path(bundle.path)))
+        note_shim(bundle.path, shim, events.address)
         launched = await stack.enter_async_context(
-            launch(shim, bundle.path, id=bundle.id, namespace=namespace, events=sink)
+            launch(shim, bundle.path, id=bundle.id, namespace=namespace, events=events)
         )
         task = await stack.enter_async_context(launched.client())
         helpers = await stack.enter_async_context(open_shelter())
         fifos = stack.enter_context(open_fifos(bundle.path, "init", streams))
-        container = Container(task, todo, bundle.id, fifos, bundle.path, sink, helpers)
+        container = Container(task, todo, bundle.id, fifos, bundle.path, events, helpers)
+        stack.enter_context(container._attended())  # noqa: SLF001 (same package)
         try:
             request = _create_request(launched, todo, terminal=terminal)
             fifos.put_into(request)
             container.pid = (await task.create(request)).pid
-            await container._begin(helpers, streams)  # noqa: SLF001 (same package)
+            await container._begin(helpers, streams)  # noqa: SLF001
             yield container
+            await container._flush()  # noqa: SLF001
         finally:
             await end_process(container, deliver_cancel)
+
+
+def _sink_path(directory: Path) -> Path | None:
+    """In the bundle, so that it goes with it; None, a directory of its own, if that is too long."""
+    path = directory / "events"
+    return path if len(os.fsencode(path)) <= _SOCKET_PATH else None
 
 
 def _create_request(shim: LaunchedShim, todo: Plan, *, terminal: bool) -> api.CreateTaskRequest:

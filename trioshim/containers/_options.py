@@ -108,6 +108,9 @@ async def plan(
         raise ValueError(f"{' and '.join(given)}: only one of them can be the container's root")
     if "bundle" in options:
         return _of_bundle(args, options, terminal=terminal)
+    # runc's own choice is the id alone, which two namespaces may both have; none has an "@".
+    options = options.copy()
+    options.setdefault("cgroup_path", f"/{directory.parent.name}@{directory.name}")
     if "image" in options:
         return await _of_image(args, options, terminal=terminal, directory=directory)
     return _of_directory(args, options, terminal=terminal)

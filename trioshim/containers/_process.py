@@ -1,13 +1,16 @@
 """A process in a container, init or exec, as its client holds it.
 
-`Wait` is asked once, by a task of the container's nursery, for the whole life of the process; so
-`wait` can be cancelled and called again, by many, and the exit status is never lost.
+`Start` and `Wait` are asked once, by a task of the container's nursery, for the whole life of the
+process.  So `wait` can be cancelled and called again, by many, and the exit status is never lost;
+and a `Start` whose caller is cancelled is answered, so that what it has started can be ended.
 """
 
 from __future__ import annotations
 
+import logging
 import signal as signals
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import trio
 
@@ -15,9 +18,13 @@ from ..client import TaskClient
 from ..errors import NotFoundError, ShimError, UnavailableError
 from ..proto import task_v2_pb2 as api
 from ._fifos import Fifos, FifoWriter
-from ._outputs import Streams, copy_to_fd
+from ._outputs import Copy, Streams
 
 __all__ = ["ContainerProcess"]
+
+log = logging.getLogger("trioshim.containers")
+
+_IDLE = 2.0  # seconds without output after which a process that has ended will have none
 
 
 class ContainerProcess:
@@ -46,14 +53,21 @@ class ContainerProcess:
         self.pid = 0
         self.stdin: trio.abc.SendStream | None = None
         if fifos.stdin:
-            self.stdin = FifoWriter(fifos.stdin, self._has_ended, self._close_io)
+            self.stdin = FifoWriter(
+                fifos.stdin, self._has_ended, self._close_io, terminal=fifos.terminal
+            )
         self.stdout: trio.abc.ReceiveStream | None = fifos.out
         self.stderr: trio.abc.ReceiveStream | None = fifos.err
         self._task = task
+        self._fifos = fifos
         self._returncode: int | None = None
-        self._lost: ShimError = UnavailableError("nobody has waited for this process")
+        self._lost: ShimError = UnavailableError("it was left before it could be started")
+        self._begun = trio.Event()
         self._ended = trio.Event()
-        self._copying: list[trio.Event] = []
+        self._given_up = False
+        self._helpers: trio.Nursery | None = None
+        self._copies: list[Copy] = []
+        self._block = trio.CancelScope()
 
     @property
     def returncode(self) -> int | None:
@@ -99,49 +113,83 @@ class ContainerProcess:
 
     # ------------------------------------------------------------ the container's side
 
+    @contextmanager
+    def _attended(self) -> Iterator[None]:
+        """The block of the process: it is cancelled when its output cannot be written.
+
+        Raises:
+            OSError: why not.
+        """
+        with self._block:
+            yield
+        for copy in self._copies:
+            if copy.error is not None:
+                raise copy.error
+
     async def _begin(self, helpers: trio.Nursery, streams: Streams) -> None:
         """Start it; helpers wait for its end and copy its output.
 
         Args:
-            helpers: outlive the block of the process, up to `end_process`.
+            helpers: outlive the block of the process, and are not cancelled with it.
             streams: where its output goes.
         """
-        started = await self._task.start(api.StartRequest(id=self.id, exec_id=self.exec_id))
-        self.pid = started.pid
-        helpers.start_soon(self._watch)
-        for stream, fd in ((self.stdout, streams.out), (self.stderr, streams.err)):
-            if stream is not None and fd is not None:
-                self._copying.append(trio.Event())
-                helpers.start_soon(self._copy, stream, fd, self._copying[-1])
+        self._helpers = helpers
+        targets = (self.stdout, streams.out), (self.stderr, streams.err)
+        self._copies = [
+            Copy(stream, fd, self._block.cancel)
+            for stream, fd in targets
+            if stream is not None and fd is not None
+        ]
         if streams.out is not None:
             self.stdout = None
         if streams.err is not None:
             self.stderr = None
+        helpers.start_soon(self._live)
+        await self._begun.wait()
+        if self._ended.is_set() and self._returncode is None:
+            raise self._lost
 
-    async def _copy(self, stream: trio.abc.ReceiveStream, fd: int, done: trio.Event) -> None:
+    async def _live(self) -> None:
+        """Start it, ask how it ends, and remember."""
+        ids = {"id": self.id, "exec_id": self.exec_id}
         try:
-            await copy_to_fd(stream, fd)
-        finally:
-            done.set()
-
-    async def _copied(self) -> None:
-        """Wait until its output, as far as we copy it, is at its end."""
-        for done in self._copying:
-            await done.wait()
-
-    def _give_up(self) -> None:
-        """Nobody waits for it any more."""
-        self._ended.set()
-
-    async def _watch(self) -> None:
-        """Ask how it ends, and remember."""
-        try:
-            ended = await self._task.wait(api.WaitRequest(id=self.id, exec_id=self.exec_id))
-            self._returncode = ended.exit_status
+            self.pid = (await self._task.start(api.StartRequest(**ids))).pid
+            self._copy()
+            self._begun.set()
+            self._returncode = (await self._task.wait(api.WaitRequest(**ids))).exit_status
         except ShimError as error:
             self._lost = error
         finally:
+            self._copy()
+            self._begun.set()
             self._ended.set()
+
+    def _copy(self) -> None:
+        assert self._helpers is not None
+        if not self._begun.is_set():
+            for copy in self._copies:
+                self._helpers.start_soon(copy.run)
+
+    async def _flush(self) -> None:
+        """If it has ended: wait until its output is where it should go."""
+        if self._ended.is_set():
+            for copy in self._copies:
+                await copy.finish(_IDLE)
+
+    async def _end_streams(self) -> None:
+        """After this nobody reads from its fifos."""
+        with trio.move_on_after(_IDLE):
+            for copy in self._copies:
+                await copy.done.wait()
+        for copy in self._copies:
+            await copy.stop()
+        if isinstance(self.stdin, FifoWriter):
+            self.stdin.close()
+
+    def _give_up(self) -> None:
+        """Nobody waits for it any more: the shim's `delete` has to end it."""
+        self._given_up = True
+        self._ended.set()
 
     def _has_ended(self) -> bool:
         return self._ended.is_set()
@@ -151,5 +199,5 @@ class ContainerProcess:
             await self._task.close_io(
                 api.CloseIORequest(id=self.id, exec_id=self.exec_id, stdin=True)
             )
-        except NotFoundError:  # it is deleted: nothing is open any more
+        except (NotFoundError, UnavailableError):  # nothing is open any more
             return

@@ -9,6 +9,8 @@ from typing import Unpack
 
 import trio
 
+from ..errors import ShimError
+from ..ttrpc._shelter import open_shelter
 from ._ending import Deliver
 from ._open import NAMESPACE, SHIM, open_container
 from ._options import ContainerOptions, StrPath
@@ -91,7 +93,7 @@ async def run_container(
     Args:
         args, stdout, stderr, terminal, deliver_cancel, id, namespace, shim, state_dir: see
             `open_container`.
-        stdin: what it reads; or DEVNULL.
+        stdin: what it reads, then its end; or DEVNULL.
         capture_stdout, capture_stderr: keep what it writes, in the result.
         check: raise if it ends with another status than 0.
         options: see `ContainerOptions`.
@@ -142,15 +144,19 @@ async def run_to_its_end(
 ) -> CompletedContainer:
     """Open a process, feed it, read it, and say how it has ended."""
     out, err = bytearray(), bytearray()
-    async with process as running:
+    async with process as running, open_shelter() as helpers:
         captured = running.stdout is not None, running.stderr is not None
-        async with trio.open_nursery() as nursery:
-            if running.stdin is not None:
-                nursery.start_soon(_feed, running.stdin, stdin if isinstance(stdin, bytes) else b"")
-            for stream, kept in ((running.stdout, out), (running.stderr, err)):
-                if stream is not None:
-                    nursery.start_soon(_read, stream, kept)
-            returncode = await running.wait()
+        if running.stdin is not None and stdin != DEVNULL:
+            data = stdin if isinstance(stdin, bytes) else b""
+            helpers.start_soon(_feed, running.stdin, data)
+        all_read = [
+            _read_soon(helpers, stream, kept)
+            for stream, kept in ((running.stdout, out), (running.stderr, err))
+            if stream is not None
+        ]
+        returncode = await running.wait()
+        for read in all_read:
+            await read.wait()
         return CompletedContainer(
             running.args,
             running.id,
@@ -164,9 +170,20 @@ async def _feed(stream: trio.abc.SendStream, data: bytes) -> None:
     # It has ended, or reads no more: as with trio.run_process, that is its business.
     with suppress(trio.BrokenResourceError):
         await stream.send_all(data)
-    await stream.aclose()
+    with suppress(ShimError):  # whoever waits for it hears of that
+        await stream.aclose()
 
 
-async def _read(stream: trio.abc.ReceiveStream, into: bytearray) -> None:
+def _read_soon(
+    helpers: trio.Nursery, stream: trio.abc.ReceiveStream, into: bytearray
+) -> trio.Event:
+    """Read it to its end; the event says that it has come."""
+    done = trio.Event()
+    helpers.start_soon(_read, stream, into, done)
+    return done
+
+
+async def _read(stream: trio.abc.ReceiveStream, into: bytearray, done: trio.Event) -> None:
     async for chunk in stream:
         into += chunk
+    done.set()
