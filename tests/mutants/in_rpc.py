@@ -7,7 +7,7 @@ from .defect import Defect, Kind
 __all__ = ["IN_RPC"]
 
 SERVICE, LISTENER = "rpc/_service.py", "rpc/_listener.py"
-GRPC, WIRE = "rpc/_grpc.py", "rpc/_grpc_wire.py"
+GRPC, WIRE, WRITER = "rpc/_grpc.py", "rpc/_grpc_wire.py", "rpc/_grpc_writer.py"
 
 IN_RPC = [
     Defect(
@@ -37,6 +37,26 @@ IN_RPC = [
         "        error = error.exceptions[0]\n",
         new="",
         caught_by=("tests/unit/test_service.py::test_what_a_handler_raises_is_a_status",),
+    ),
+    Defect(
+        name="a time limit that is over does not count where nobody waits",
+        kind=Kind.CHECK,
+        file=LISTENER,
+        old="        if request.timeout_nano < 0:  # over",
+        new="        if False:  # over",
+        caught_by=("tests/unit/test_instant_calls.py::test_a_time_limit_that_is_over_is_kept",),
+    ),
+    Defect(
+        name="an instant answer does not look at the peer's window",
+        kind=Kind.CHECK,
+        file=GRPC,
+        old="            if self._grpc.flow_control_window(call.stream_id) < len(payload):\n"
+        "                return False\n",
+        new="",
+        caught_by=(
+            "tests/unit/test_grpc_instant.py::test_a_reply_larger_than_the_window_waits_for_it",
+        ),
+        hangs=True,
     ),
     Defect(
         name="a refused change ends the whole server",
@@ -102,8 +122,10 @@ IN_RPC = [
         name="the reset of one call tears the frames of others",
         kind=Kind.WAIT,
         file=GRPC,
-        old="                self._flush_soon()\n                await self._window_moved.park()\n",
-        new="                await self.flush()\n                await self._window_moved.park()\n",
+        old="                self.writer.flush_soon()\n"
+        "                await self._window_moved.park()\n",
+        new="                await self.writer.flush()\n"
+        "                await self._window_moved.park()\n",
         caught_by=("tests/unit/test_found.py::test_a_reset_tears_no_frame",),
     ),
     Defect(
@@ -116,12 +138,33 @@ IN_RPC = [
         hangs=True,
     ),
     Defect(
+        name="who waits for room waits though there is some",
+        kind=Kind.WAKE_UP,
+        file=WRITER,
+        old="            if self.much:\n                await self._written.park()\n",
+        new="            await self._written.park()\n",
+        caught_by=(
+            "tests/unit/test_grpc_instant.py::test_there_is_room_when_the_socket_has_taken_much",
+        ),
+        hangs=True,
+    ),
+    Defect(
+        name="what the socket has not taken is forgotten",
+        kind=Kind.DROPPED,
+        file=WRITER,
+        old="            del self._outgoing[:sent]\n",
+        new="            self._outgoing.clear()\n",
+        caught_by=(
+            "tests/unit/test_grpc_instant.py::test_what_the_socket_takes_a_part_of_is_finished",
+        ),
+        hangs=True,
+    ),
+    Defect(
         name="a peer that reads nothing is listened to for ever",
         kind=Kind.CHECK,
         file=GRPC,
-        old="            while len(self._outgoing) > _MUCH:\n"
-        "                await self._written.park()\n",
-        new="",
+        old="            await self.writer.room()\n            try:\n",
+        new="            try:\n",
         caught_by=(
             "tests/unit/test_grpc_ends.py::test_a_peer_that_only_asks_is_not_listened_to_for_ever",
         ),

@@ -95,8 +95,8 @@ IN_TTRPC = [
         name="replies that nobody reads are not counted",
         kind=Kind.CHECK,
         file=SERVER,
-        old="            if self._running + len(self._outbox) > self._max_in_flight:\n",
-        new="            if self._running > self._max_in_flight:\n",
+        old="        if self._running + len(self._outbox) <= self._max_in_flight:\n",
+        new="        if self._running <= self._max_in_flight:\n",
         caught_by=(
             "tests/unit/test_ttrpc_floods.py::test_answers_to_bad_frames_count_as_open_calls",
         ),
@@ -105,12 +105,54 @@ IN_TTRPC = [
         name="a frame that is put while another is written stays behind",
         kind=Kind.WAKE_UP,
         file=OUTBOX,
-        old="            while self._frames:\n",
-        new="            if self._frames:\n",
+        old="            while self._begun or self._frames:\n",
+        new="            if self._begun or self._frames:\n",
         caught_by=(
             "tests/unit/test_ttrpc_client.py::test_many_calls_at_a_time_each_get_their_own_answer",
         ),
         hangs=True,
+    ),
+    Defect(
+        name="a frame that the socket has taken a part of counts as written",
+        kind=Kind.DROPPED,
+        file=OUTBOX,
+        old="            self._begun = data[send_at_once(self._stream, data) :]\n",
+        new='            self._begun = b"" if send_at_once(self._stream, data) else data\n',
+        caught_by=(
+            "tests/unit/test_ttrpc_sockets.py::test_a_frame_that_the_socket_takes_a_part_of_is_finished",
+        ),
+        hangs=True,
+    ),
+    Defect(
+        name="what is put beside a frame that was begun goes out before its rest",
+        kind=Kind.ORDER,
+        file=OUTBOX,
+        old="        while self._frames and not self._begun:\n",
+        new="        while self._frames:\n",
+        caught_by=(
+            "tests/unit/test_ttrpc_sockets.py::test_nothing_goes_out_between_a_frame_and_its_rest",
+        ),
+    ),
+    Defect(
+        name="a client that asks without end keeps the others waiting",
+        kind=Kind.WAIT,
+        file=SERVER,
+        old="_TURN = 64 ",
+        new="_TURN = 1_000_000 ",
+        caught_by=(
+            "tests/unit/test_instant_calls.py::test_a_flood_of_instant_calls_leaves_others_their_turn",
+        ),
+    ),
+    Defect(
+        name="a socket that is not readable after all is broken",
+        kind=Kind.CHECK,
+        file="ttrpc/_socket.py",
+        old="        except BlockingIOError:  # it was readable, and is no more\n"
+        "            continue\n",
+        new="",
+        caught_by=(
+            "tests/unit/test_ttrpc_sockets.py::test_a_socket_that_was_readable_and_is_no_more_is_waited_for",
+        ),
     ),
     Defect(
         name="a write that took too long counts as written",

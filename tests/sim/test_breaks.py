@@ -153,27 +153,29 @@ BREAKS = [
         7,
         "State waits for its turn",
         "task/_service.py",
-        "        process = container.process(request.exec_id)\n        return api.StateResponse(\n",
-        "        process = container.process(request.exec_id)\n"
+        "    @instant\n"
+        "    def state(self, request: api.StateRequest) -> api.StateResponse:\n"
+        "        container = self._containers.get(request.id)\n",
+        "    async def state(self, request: api.StateRequest) -> api.StateResponse:\n"
+        "        container = self._containers.get(request.id)\n"
         "        async with container.init.changing:\n"
-        "            pass\n"
-        "        return api.StateResponse(\n",
+        "            pass\n",
         CALLERS,
     ),
     Break(
         8,
         "a change ends with its caller",
         "rpc/_service.py",
-        "            if found.reads:\n",
-        "            if True:\n",
+        "        run = _run if found.reads else",
+        "        run = _run if True else",
         CALLERS,
     ),
     Break(
         8,
         "a read goes on without its caller",
         "rpc/_service.py",
-        "            if found.reads:\n",
-        "            if False:\n",
+        "        run = _run if found.reads else",
+        "        run = _run if False else",
         CALLERS,
     ),
     Break(

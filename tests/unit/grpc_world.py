@@ -20,7 +20,7 @@ import trio.testing
 from google.protobuf.empty_pb2 import Empty
 
 from trioshim.proto import task_v2_pb2 as api
-from trioshim.rpc import Dispatcher, Service
+from trioshim.rpc import Dispatcher, Service, instant
 from trioshim.rpc._grpc import serve_grpc
 
 TASK = api.DESCRIPTOR.services_by_name["Task"]
@@ -36,7 +36,7 @@ HEADERS = {
 
 
 class Tasks:
-    """Answers four methods: Connect at once, State and Wait as reads, Kill as a change.
+    """Answers four methods: Connect on the spot, State and Wait as reads, Kill as a change.
 
     Attributes:
         answer: called by State; what it returns or raises is what State does.
@@ -57,7 +57,8 @@ class Tasks:
         while not holds():
             await self._something.park()
 
-    async def connect(self, request: api.ConnectRequest) -> api.ConnectResponse:
+    @instant
+    def connect(self, request: api.ConnectRequest) -> api.ConnectResponse:
         return api.ConnectResponse(shim_pid=7, version=request.id)
 
     async def state(self, request: api.StateRequest) -> api.StateResponse:
@@ -231,10 +232,11 @@ class World:
 async def open_world(
     pair: Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]] = trio.testing.memory_stream_pair,
     *,
+    tasks: Tasks | None = None,
     send_timeout: float = 30.0,
 ) -> AsyncIterator[World]:
     """Serve one connection; at the end the peer leaves and the server has to return."""
-    tasks = Tasks()
+    tasks = tasks or Tasks()
     ours, theirs = pair()
     world = World(tasks, Peer(theirs), trio.CancelScope(), trio.Event())
 

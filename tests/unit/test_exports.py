@@ -57,6 +57,7 @@ NAMES = {
         "Server",
         "Service",
         "from_purerpc",
+        "instant",
         "open_grpc_client",
         "serve_rpc",
     },

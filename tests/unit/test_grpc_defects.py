@@ -22,7 +22,7 @@ from h2.settings import SettingCodes
 from trioshim import errors
 from trioshim.proto import task_v2_pb2 as api
 from trioshim.proto import ttrpc_pb2
-from trioshim.rpc import _grpc
+from trioshim.rpc import _grpc, _grpc_writer
 from trioshim.rpc._grpc_frames import MAX_FRAME
 from trioshim.rpc._grpc_wire import MAX_MESSAGE
 
@@ -211,7 +211,7 @@ async def test_d9_replies_wait_for_a_peer_that_does_not_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """D9: its window may be 2 GiB; what is encoded and unwritten may not."""
-    monkeypatch.setattr(_grpc, "_MUCH", 100_000)
+    monkeypatch.setattr(_grpc_writer, "_MUCH", 100_000)
     ours, theirs = trio.testing.memory_stream_pair()
     queued: list[int] = []
     go_on = trio.Event()

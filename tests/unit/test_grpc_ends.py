@@ -16,7 +16,7 @@ from h2.settings import SettingCodes
 
 from trioshim import errors
 from trioshim.proto import task_v2_pb2 as api
-from trioshim.rpc import Dispatcher, _grpc
+from trioshim.rpc import Dispatcher, _grpc_writer
 from trioshim.rpc._grpc import serve_grpc
 
 from .grpc_world import TASK_PATH as TASK
@@ -195,7 +195,7 @@ async def test_a_peer_that_only_asks_is_not_listened_to_for_ever(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Pings whose answers nobody reads do not fill the memory: the reader stops, then the rest."""
-    monkeypatch.setattr(_grpc, "_MUCH", 1000)
+    monkeypatch.setattr(_grpc_writer, "_MUCH", 1000)
     async with open_world(trio.testing.lockstep_stream_pair, send_timeout=5) as world:
         pings = 0
         with pytest.raises(trio.BrokenResourceError):

@@ -24,6 +24,8 @@ class Ends:
         self.plain_reader, self.reader = hpack.Decoder(), Decoder()
 
     def resize(self, size: int) -> None:
+        if size == self.plain.header_table_size:
+            return  # hpack 3 would forget that it has not announced it yet; `_keep_small` mends that
         for encoder in (self.plain, self.ours):
             encoder.header_table_size = size
 

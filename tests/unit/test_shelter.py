@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
+import trio.testing
 
+from trioshim.rpc import open_grpc_client
 from trioshim.testing import cancel_everywhere
+from trioshim.ttrpc import open_client
 from trioshim.ttrpc._shelter import open_shelter
 
 
@@ -38,3 +42,14 @@ def test_a_shelter_that_is_cancelled_while_it_opens_ends() -> None:
             await trio.lowlevel.checkpoint()
 
     assert cancel_everywhere(scenario).steps > 3
+
+
+@pytest.mark.parametrize("open_", [open_client, open_grpc_client])
+async def test_an_error_of_a_cancelled_block_comes_out(open_) -> None:
+    """Closing the connection does not put a cancellation in its place."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    with pytest.raises(KeyError, match="mine"), trio.CancelScope() as scope:
+        async with open_(ours):
+            scope.cancel()
+            raise KeyError("mine")
+    assert await theirs.receive_some() in (b"", bytearray()) or open_ is open_grpc_client

@@ -1,7 +1,9 @@
 """What the tests of client and server have in common: either end, the other driven by hand."""
 
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from trioshim.ttrpc import (
     Connection,
     Event,
     Request,
+    Response,
     Role,
     open_client,
     serve_connection,
@@ -45,6 +48,13 @@ class Peer:
                 data = b""
             self.connection.receive_data(data)
         return event
+
+
+async def response(peer: Peer) -> Response:
+    """The next event, which has to be an answer."""
+    event = await peer.receive()
+    assert isinstance(event, Response)
+    return event
 
 
 @contextlib.asynccontextmanager
@@ -80,6 +90,36 @@ async def calling(streams: Streams | None = None) -> AsyncIterator[tuple[Client,
 async def echo(request: Request) -> bytes:
     """A dispatch that gives back what it gets."""
     return request.payload
+
+
+def payload_or_none(request: Request) -> bytes | None:
+    """What answers at once, but for requests without a payload."""
+    return request.payload or None
+
+
+def sockets() -> tuple[trio.SocketStream, trio.SocketStream]:
+    """Two ends of a real connection."""
+    pair = trio.socket.socketpair()
+    return trio.SocketStream(pair[0]), trio.SocketStream(pair[1])
+
+
+def narrow(
+    streams: tuple[trio.SocketStream, trio.SocketStream],
+) -> tuple[trio.SocketStream, trio.SocketStream]:
+    """The same, and the kernel takes little at a time."""
+    for stream in streams:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return streams
+
+
+@dataclass(eq=False)
+class Spawned(trio.abc.Instrument):
+    """The names of the tasks that have been started."""
+
+    names: list[str] = field(default_factory=list)
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        self.names.append(task.name)
 
 
 class Gates:

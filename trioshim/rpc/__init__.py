@@ -1,5 +1,6 @@
 """Two wires, one service: ttrpc and gRPC on the same socket."""
 
+from .._instant import instant as instant
 from ._grpc_client import GrpcClient as GrpcClient
 from ._grpc_client import open_grpc_client as open_grpc_client
 from ._listener import Server as Server

@@ -7,10 +7,9 @@ Rules of this file:
 
 * the reader never waits for a call; it waits for the writer only when a peer makes us say much
   and reads nothing of it;
-* every call has its own task and its own cancel scope: RST_STREAM cancels that scope, so what has
-  to go on nevertheless is for the dispatcher to hand to somebody else (law 8);
-* one task writes at a time, for all, and whole frames only; a write that is cut short is the last
-  one (law 10);
+* a call that can be answered at once is, by the reader; every other one has its own task and its
+  own cancel scope: RST_STREAM cancels that scope, so what has to go on nevertheless is for the
+  dispatcher to hand to somebody else (law 8);
 * what is wrong with one request is answered on its stream; what is wrong with the framing ends
   this connection, never another one (law 9);
 * nothing that a peer sends is kept without a limit: frames, streams, requests on their way in,
@@ -21,7 +20,6 @@ Rules of this file:
 from __future__ import annotations
 
 import logging
-import math
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +30,7 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError, StreamClosedError
 
 from ..errors import DeadlineExceededError, ResourceExhaustedError, ShimError, StatusError
+from ..ttrpc._socket import receive_some
 from ._grpc_extras import talks_about
 from ._grpc_frames import FrameError, Frames
 from ._grpc_talk import Conversation
@@ -44,15 +43,14 @@ from ._grpc_wire import (
     read_message,
     trailers,
 )
+from ._grpc_writer import Writer
 from ._service import Dispatcher
 
 __all__ = ["serve_grpc"]
 
 log = logging.getLogger("trioshim.rpc")
 
-_CHUNK = 64 * 1024
-_PIECE = 1024 * 1024  # what is written under one deadline
-_MUCH = 1024 * 1024  # unwritten: the reader waits
+_WINDOW = 64 * 1024  # bytes taken from it that may stay so
 _MAX_ARRIVING = 32 * 1024 * 1024  # bytes of requests that have not come whole, together
 _LAST_WORDS = 1.0  # seconds for the GOAWAY to a peer that made a mistake
 
@@ -62,6 +60,7 @@ async def serve_grpc(
     dispatcher: Dispatcher,
     *,
     reading: trio.CancelScope,
+    first: bytes | bytearray = b"",
     send_timeout: float = 30.0,
 ) -> None:
     """Serve one gRPC connection until the peer is gone, then close it.
@@ -71,11 +70,13 @@ async def serve_grpc(
         dispatcher: answers the calls.
         reading: cancel it to stop: the peer is told with GOAWAY, new requests are refused, the
             calls that run are finished and answered, then `serve_grpc` returns.
+        first: what was received already.
         send_timeout: seconds for one write; a peer that takes longer is cut off.
     """
     async with stream, trio.open_nursery() as listening:
         async with trio.open_nursery() as calls:
             served = _Served(stream, dispatcher, calls, send_timeout)
+            served.hear(first)
             with reading:
                 await served.read()
             if reading.cancelled_caught:
@@ -83,7 +84,7 @@ async def serve_grpc(
                 listening.start_soon(served.read_to_the_end)
             else:
                 with trio.move_on_after(_LAST_WORDS):
-                    await served.say_last_words()
+                    await served.writer.say_last_words()
                 calls.cancel_scope.cancel()
         if trio.current_time() >= calls.cancel_scope.deadline:
             log.warning("gRPC: the peer does not read its replies, closing")
@@ -116,28 +117,27 @@ class _Served:
         self._stream = stream
         self._dispatcher = dispatcher
         self._tasks = tasks
-        self._send_timeout = send_timeout
         self._talks = talks_about(dispatcher.services.values())
         self._frames = Frames()
         self._grpc = open_connection()
+        self.writer = Writer(stream, self._grpc, tasks, send_timeout)
         self._requests = Requests()
         self._arriving: dict[int, _Call] = {}
         self._arrived = 0  # bytes of their bodies
         self._owed = 0  # bytes taken from the peer's window
         self._running: dict[int, _Call] = {}
-        self._closing = False
-        self._outgoing = bytearray()
-        self._writing = False
-        self._written = trio.lowlevel.ParkingLot()
         self._window_moved = trio.lowlevel.ParkingLot()
 
     # ------------------------------------------------------------ reading
 
+    def hear(self, data: bytes | bytearray) -> None:
+        """What was received by others."""
+        self._frames.feed(data)
+
     async def read(self) -> None:
         """Do what the peer says; returns when there is nothing more to expect from it."""
         while True:
-            while len(self._outgoing) > _MUCH:
-                await self._written.park()
+            await self.writer.room()
             try:
                 portion = self._frames.portion(trio.current_time())
                 received = self._grpc.h2_connection.receive_data(portion) if portion else ()
@@ -150,7 +150,7 @@ class _Served:
                 return
             for event in received:
                 self._take(event)
-            self._flush_soon()
+            self.writer.flush_soon()
             if portion and self._frames.more:  # others have their turn before
                 await trio.lowlevel.checkpoint()
             elif not await self._receive():
@@ -159,7 +159,7 @@ class _Served:
     async def _receive(self) -> bool:
         """False: the peer is gone."""
         try:
-            data = await self._stream.receive_some(_CHUNK)
+            data = await receive_some(self._stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return False
         self._frames.feed(data)
@@ -179,8 +179,8 @@ class _Served:
             if call.conversation is not None:
                 call.conversation.stop()
         announce_goaway(self._grpc)
-        self._flush_soon()
-        self._closing = True
+        self.writer.flush_soon()
+        self.writer.closing = True
 
     def _take(self, event: Any) -> None:
         match event:
@@ -201,12 +201,12 @@ class _Served:
     def _acknowledge(self, event: Any) -> None:
         """The stream of a last frame needs no window any more; what it took of ours can wait."""
         self._owed += event.flow_controlled_length
-        if event.stream_ended is None or self._owed > _CHUNK:
+        if event.stream_ended is None or self._owed > _WINDOW:
             self._grpc.acknowledge_received_data(event.stream_id, self._owed)
             self._owed = 0
 
     def _begin(self, stream_id: int, headers: list[tuple[bytes, bytes]]) -> None:
-        if self._closing:
+        if self.writer.closing:
             self._reset(stream_id, ErrorCodes.REFUSED_STREAM)  # "not begun: try elsewhere"
             return
         try:
@@ -254,8 +254,33 @@ class _Served:
     # ------------------------------------------------------------ answering
 
     def _start(self, call: _Call, message: bytes = b"") -> None:
+        if call.conversation is None and self._answer_at_once(call, message):
+            return
         self._running[call.stream_id] = call
         self._tasks.start_soon(self._answer, call, message, name=call.method)
+
+    def _answer_at_once(self, call: _Call, message: bytes) -> bool:
+        """False: the answer has to be waited for, or the peer's window, or the peer."""
+        if self.writer.much or call.deadline <= trio.current_time():
+            return False
+        error, payload = None, b""
+        try:
+            answer = self._dispatcher.call_at_once(call.service, call.method, message)
+            if answer is None:
+                return False
+            payload = pack_message(answer)
+        except Exception as failure:  # noqa: BLE001 (the peer gets it)
+            error = _status(call, failure)
+        try:
+            if self._grpc.flow_control_window(call.stream_id) < len(payload):
+                return False
+            self._grpc.start_response(call.stream_id)
+            if payload:
+                self._grpc.send_data(call.stream_id, payload)
+            self._finish(call, error, payload)
+        except ProtocolError as gone:  # the stream was reset before its reply
+            log.debug("gRPC: no reply to %s: %s", call.method, gone)
+        return True
 
     async def _answer(self, call: _Call, message: bytes) -> None:
         try:
@@ -266,13 +291,14 @@ class _Served:
                     error, payload = await self._respond(call, message)
                     self._grpc.start_response(call.stream_id)
                     await self._send(call.stream_id, payload)
-                    self._end(call.stream_id, error)
-                    self._frames.earn(len(payload))
+                    self._finish(call, error, payload)
         except ProtocolError as error:  # the stream was reset before its reply
             log.debug("gRPC: no reply to %s: %s", call.method, error)
         finally:
             del self._running[call.stream_id]
-        await self.flush()  # outside of the scope: a reset must not tear the frames of others
+        await (
+            self.writer.flush()
+        )  # outside of the scope: a reset must not tear the frames of others
 
     async def _converse(self, call: _Call, conversation: Conversation) -> None:
         self._grpc.start_response(call.stream_id)
@@ -281,7 +307,7 @@ class _Served:
             try:
                 while (answer := await conversation.next_answer()) is not None:
                     await self._send(call.stream_id, pack_message(answer))
-                    self._flush_soon()
+                    self.writer.flush_soon()
                 error = conversation.error
             except ProtocolError:  # as in `_answer`
                 raise
@@ -312,21 +338,18 @@ class _Served:
         """Queue a message: at once if the peer's window is open and it reads, else as it does."""
         start = 0
         while start < len(payload):
-            await self._not_too_much()
+            await self.writer.room()
             room = self._grpc.flow_control_window(stream_id)
             if room > 0:
                 self._grpc.send_data(stream_id, payload[start : start + room])
                 start += room
             else:
-                self._flush_soon()
+                self.writer.flush_soon()
                 await self._window_moved.park()
 
-    async def _not_too_much(self) -> None:
-        """The peer's window may be larger than our memory."""
-        self._outgoing += self._grpc.data_to_send()
-        while len(self._outgoing) > _MUCH:
-            self._flush_soon()
-            await self._written.park()
+    def _finish(self, call: _Call, error: ShimError | None, payload: bytes) -> None:
+        self._end(call.stream_id, error)
+        self._frames.earn(len(payload))
 
     def _end(self, stream_id: int, error: ShimError | None) -> None:
         self._grpc.h2_connection.send_headers(stream_id, trailers(error), end_stream=True)
@@ -344,42 +367,6 @@ class _Served:
     def _reset(self, stream_id: int, code: Any) -> None:
         with suppress(StreamClosedError):
             self._grpc.reset_stream(stream_id, code)
-
-    # ------------------------------------------------------------ writing
-
-    def _flush_soon(self) -> None:
-        """For those who must not wait, or may be cancelled."""
-        self._outgoing += self._grpc.data_to_send()
-        if self._closing and not self._tasks.child_tasks:
-            return  # the last call has been answered: the nursery is closed
-        if self._outgoing and not self._writing:
-            self._tasks.start_soon(self.flush)
-
-    async def say_last_words(self) -> None:
-        """Return when all is written, whoever does it; a GOAWAY would be lost with its writer."""
-        while self._writing:
-            await self._written.park()
-        await self.flush()
-
-    async def flush(self) -> None:
-        """Write what waits; returns at once if another task is doing that, for all."""
-        if self._writing:
-            return
-        # Stays set when a write fails: after a torn frame nothing that follows makes sense.
-        self._writing = True
-        try:
-            while data := bytes(self._outgoing) + self._grpc.data_to_send():
-                self._outgoing.clear()
-                for start in range(0, len(data), _PIECE):
-                    # The scope that is there: one more costs as much as the write.
-                    self._tasks.cancel_scope.deadline = trio.current_time() + self._send_timeout
-                    await self._stream.send_all(data[start : start + _PIECE])
-                self._written.unpark_all()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._tasks.cancel_scope.cancel()
-        else:
-            self._tasks.cancel_scope.deadline = math.inf
-            self._writing = False
 
 
 def _status(call: _Call, error: Exception) -> ShimError:

@@ -24,7 +24,7 @@ import trio
 
 from ..errors import DeadlineExceededError, ShimError, UnavailableError
 from ..ttrpc import RemoteProtocolError
-from ..ttrpc._shelter import open_shelter
+from ..ttrpc._shelter import closed_at_the_end, open_shelter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -58,7 +58,7 @@ async def open_grpc_client(
     """
     from ._grpc_client_wire import ClientConnection  # h2 and purerpc: not paid for by others
 
-    async with stream, open_shelter() as tasks:
+    async with closed_at_the_end(stream), open_shelter() as tasks:
         yield GrpcClient(stream, tasks, send_timeout, ClientConnection())
 
 

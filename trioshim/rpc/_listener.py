@@ -95,19 +95,25 @@ class Server:
                 return
         if first[:1] == _TTRPC:
             with self._stoppable() as reading:
-                await serve_connection(_Resumed(stream, first), self._answer, reading=reading)
+                await serve_connection(
+                    stream,
+                    self._answer,
+                    at_once=self._answer_at_once,
+                    first=first,
+                    reading=reading,
+                )
         elif first[:1] == _HTTP2:
-            await self._converse_in_grpc(_Resumed(stream, first))
+            await self._converse_in_grpc(stream, first)
         elif first:
             log.warning("a client spoke neither ttrpc nor gRPC: %r...", bytes(first[:16]))
 
-    async def _converse_in_grpc(self, stream: trio.abc.Stream) -> None:
+    async def _converse_in_grpc(self, stream: trio.abc.Stream, first: bytes | bytearray) -> None:
         async with self._importing:
             if not _is_imported():  # 100 ms and more, in which the clients of ttrpc are served
                 await trio.to_thread.run_sync(_import_grpc)
         serve_grpc = _import_grpc().serve_grpc
         with self._stoppable() as reading:
-            await serve_grpc(stream, self._dispatcher, reading=reading)
+            await serve_grpc(stream, self._dispatcher, first=first, reading=reading)
 
     @contextmanager
     def _stoppable(self) -> Iterator[trio.CancelScope]:
@@ -120,6 +126,11 @@ class Server:
             yield scope
         finally:
             self._reading.discard(scope)
+
+    def _answer_at_once(self, request: Request) -> bytes | None:
+        if request.timeout_nano < 0:  # over already: for who knows what to say then
+            return None
+        return self._dispatcher.call_at_once(request.service, request.method, request.payload)
 
     async def _answer(self, request: Request) -> bytes:
         deadline = float("inf")
@@ -138,33 +149,6 @@ def _is_imported() -> bool:
 def _import_grpc() -> ModuleType:
     """h2 and purerpc come with it: not paid for by ttrpc's users."""
     return importlib.import_module(_GRPC)
-
-
-class _Resumed(trio.abc.Stream):
-    """A stream whose first bytes were read already."""
-
-    def __init__(self, stream: trio.abc.Stream, first: bytes | bytearray) -> None:
-        self._stream = stream
-        self._first = first
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        if self._first:
-            await trio.lowlevel.checkpoint()
-            first, self._first = (
-                self._first[:max_bytes],
-                self._first[max_bytes or len(self._first) :],
-            )
-            return first
-        return await self._stream.receive_some(max_bytes)
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
 
 async def serve_rpc(

@@ -19,6 +19,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
+from .._instant import instant_of
 from ..errors import (
     DeadlineExceededError,
     InternalError,
@@ -35,12 +36,17 @@ log = logging.getLogger("trioshim.rpc")
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One method: what it takes, who answers, and whether it only looks."""
+    """One method: what it takes, who answers, and whether it only looks.
+
+    Attributes:
+        instant: the same as `answer` without a wait, if the method can do that.
+    """
 
     name: str
     request_type: type[Message]
     answer: Callable[[Any], Awaitable[Message]]
     reads: bool
+    instant: Callable[[Any], Message] | None = None
 
 
 class Service:
@@ -49,7 +55,8 @@ class Service:
     Args:
         descriptor: the service, as in `task_pb2.DESCRIPTOR.services_by_name["Task"]`.
         implementation: has an `async def method_name(self, request) -> response` for each method
-            that it answers; the others are UNIMPLEMENTED.
+            that it answers; the others are UNIMPLEMENTED.  What is marked `instant` is answered
+            by whoever has read the request.
         reads: names of the methods that change nothing (law 8).
         name: the name on the wire, if it is not the descriptor's.
     """
@@ -73,6 +80,7 @@ class Service:
                     GetMessageClass(method.input_type),
                     answer,
                     method.name in reads,
+                    instant_of(answer),
                 )
 
 
@@ -87,6 +95,28 @@ class Dispatcher:
     def __init__(self, services: Iterable[Service], lasting: trio.Nursery) -> None:
         self.services = {service.name: service for service in services}
         self._lasting = lasting
+        self._instant = {
+            (service.name, method.name): (method, method.instant)
+            for service in self.services.values()
+            for method in service.methods.values()
+            if method.instant is not None
+        }
+
+    def call_at_once(self, service: str, method: str, payload: bytes) -> bytes | None:
+        """Answer one request now; None: it may have to wait, it is for `call`.
+
+        Raises:
+            ShimError: as `call`.
+        """
+        found = self._instant.get((service, method))
+        if found is None:
+            return None
+        try:
+            return found[1](_parsed(found[0], payload)).SerializeToString()
+        except ShimError:
+            raise
+        except Exception as error:  # noqa: BLE001 (as in `_run`)
+            raise _as_status(found[0], error) from None
 
     async def call(
         self, service: str, method: str, payload: bytes, *, deadline: float = float("inf")
@@ -102,11 +132,7 @@ class Dispatcher:
             ShimError: the status to answer; every other exception has become one.
         """
         found = self._find(service, method)
-        request = found.request_type()
-        try:
-            request.ParseFromString(payload)
-        except DecodeError as error:
-            raise InternalError(f"cannot read the payload of {method}: {error}") from None
+        request = _parsed(found, payload)
         if deadline <= trio.current_time():  # nobody waits: do not even begin
             raise DeadlineExceededError
         run = _run if found.reads else self._run_to_its_end
@@ -143,6 +169,14 @@ class Dispatcher:
         if isinstance(result[0], ShimError):
             raise result[0]
         return result[0]
+
+
+def _parsed(method: Method, payload: bytes) -> Message:
+    try:
+        return method.request_type.FromString(payload)
+    except DecodeError as error:
+        text = f"cannot read the payload of {method.name}: {error}"
+        raise InternalError(text) from None
 
 
 async def _run(method: Method, request: Message) -> bytes:

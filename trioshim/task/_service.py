@@ -13,7 +13,8 @@ import trio
 from google.protobuf.any_pb2 import Any
 from google.protobuf.empty_pb2 import Empty
 
-from ..abc import CheckpointSpec, ContainerSpec, ExecSpec, Mount, Options, StdioSpec
+from .._instant import instant
+from ..abc import CheckpointSpec, ContainerSpec, ExecSpec, Exit, Mount, Options, StdioSpec
 from ..bootstrap import check_identifier
 from ..errors import InvalidArgumentError, NotFoundError
 from ..proto import task_v2_pb2 as api
@@ -23,7 +24,7 @@ from ._container import Container
 from ._containers import Containers
 from ._events import pack
 from ._messages import exited_at
-from ._process import Ended, Process
+from ._process import Process
 from ._states import State
 
 __all__ = ["READS", "TaskService"]
@@ -91,7 +92,7 @@ class TaskService:
         else:
             ended = await self._containers.delete(request.id)
         return api.DeleteResponse(
-            pid=ended.pid, exit_status=_status(ended), exited_at=exited_at(ended.exit)
+            pid=ended.pid, exit_status=_status(ended.exit), exited_at=exited_at(ended.exit)
         )
 
     async def exec(self, request: api.ExecProcessRequest) -> Empty:
@@ -111,11 +112,12 @@ class TaskService:
         process = self._containers.get(request.id).process(request.exec_id)
         await process.exited.wait()
         ended = process.ended
-        return api.WaitResponse(exit_status=_status(ended), exited_at=exited_at(ended.exit))
+        return api.WaitResponse(exit_status=_status(ended.exit), exited_at=exited_at(ended.exit))
 
     # ------------------------------------------------------------ looking
 
-    async def state(self, request: api.StateRequest) -> api.StateResponse:
+    @instant
+    def state(self, request: api.StateRequest) -> api.StateResponse:
         container = self._containers.get(request.id)
         process = container.process(request.exec_id)
         return api.StateResponse(
@@ -127,11 +129,12 @@ class TaskService:
             stdout=process.io.stdout,
             stderr=process.io.stderr,
             terminal=process.io.terminal,
-            exit_status=_status(process.ended),
+            exit_status=_status(process.exit),
             exited_at=exited_at(process.exit),
         )
 
-    async def pids(self, request: api.PidsRequest) -> api.PidsResponse:
+    @instant
+    def pids(self, request: api.PidsRequest) -> api.PidsResponse:
         container = self._containers.get(request.id)
         execs = container.execs.by_pid()
         return api.PidsResponse(
@@ -150,7 +153,8 @@ class TaskService:
             raise NotFoundError("cgroup does not exist")
         return api.StatsResponse(stats=pack(cgroup.stats()))
 
-    async def connect(self, request: api.ConnectRequest) -> api.ConnectResponse:
+    @instant
+    def connect(self, request: api.ConnectRequest) -> api.ConnectResponse:
         container = self._containers.find(request.id)
         return api.ConnectResponse(
             shim_pid=os.getpid(), task_pid=container.init.pid if container else 0
@@ -238,8 +242,8 @@ def _options(value: Any) -> Options:
     return Options(value.type_url, value.value)
 
 
-def _status(ended: Ended) -> int:
-    return ended.exit.status if ended.exit is not None else 0
+def _status(end: Exit | None) -> int:
+    return end.status if end is not None else 0
 
 
 def _status_of(container: Container, process: Process) -> Status.ValueType:

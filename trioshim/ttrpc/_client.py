@@ -29,7 +29,8 @@ from ._events import (
 )
 from ._frames import MAX_STREAM_ID
 from ._outbox import Outbox
-from ._shelter import open_shelter
+from ._shelter import closed_at_the_end, open_shelter
+from ._socket import receive_some
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -40,7 +41,6 @@ __all__ = ["Client", "open_client"]
 
 _log = logging.getLogger("trioshim.ttrpc")
 
-_CHUNK = 64 * 1024
 _MAX_NANO = 2**63 - 1
 # After a write has failed, what the peer said before it left may still be read, so long.
 _LAST_WORDS = 1.0
@@ -57,7 +57,7 @@ async def open_client(stream: Stream, *, send_timeout: float = 30.0) -> AsyncIte
         stream: a connected stream; nobody else may use it.
         send_timeout: seconds for one write; a server that takes longer is given up.
     """
-    async with stream, open_shelter() as tasks:
+    async with closed_at_the_end(stream), open_shelter() as tasks:
         yield Client(stream, tasks, send_timeout)
 
 
@@ -192,7 +192,7 @@ class Client:
     async def _receive(self) -> None:
         going_on = True
         while going_on:
-            self._connection.receive_data(await self._stream.receive_some(_CHUNK))
+            self._connection.receive_data(await receive_some(self._stream))
             going_on = self._take_events()
 
     def _take_events(self) -> bool:

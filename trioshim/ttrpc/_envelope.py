@@ -58,9 +58,13 @@ def decode_request(frame: Frame) -> Request | BadFrame:
         message.method,
         message.payload,
         message.timeout_nano,
-        tuple((pair.key, pair.value) for pair in message.metadata),
+        _metadata(message) if message.metadata else (),
         _mode(frame.flags),
     )
+
+
+def _metadata(message: ttrpc_pb2.Request) -> tuple[tuple[str, str], ...]:
+    return tuple((pair.key, pair.value) for pair in message.metadata)
 
 
 def _mode(flags: int) -> Mode:

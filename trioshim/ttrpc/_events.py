@@ -1,7 +1,8 @@
 """What two peers say to each other, as values, and the two ways to say it wrong.
 
 What one side sends is what the other side receives: the same classes serve both roles and both
-directions.
+directions.  They are values, nobody changes them; but what every call makes is not frozen, for
+that takes nine times as long to make.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ NEED_DATA: Final = NeedData.NEED_DATA
 """There is no event before more bytes are received."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Request:
     """A call begins.  Sent by clients.
 
@@ -90,7 +91,7 @@ class Request:
     mode: Mode = Mode.UNARY
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Response:
     """The end of a call.  Sent by servers.
 

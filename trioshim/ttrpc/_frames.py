@@ -40,7 +40,7 @@ class Flag(IntFlag):
     NO_DATA = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: see `_events`
 class Frame:
     """One frame as it is on the wire; `type` and `flags` may hold numbers that nobody knows."""
 

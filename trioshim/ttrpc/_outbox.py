@@ -3,7 +3,8 @@
 Rules of this file:
 
 * `put` never waits, so who reads never waits for who writes (containerd/ttrpc#72, #168);
-* one task writes at a time, for all; small frames that wait together go out in one write;
+* what the socket takes at once is written at once, by whoever has put it; for the rest one task
+  writes at a time, for all; small frames that wait together go out in one write;
 * a write that was cut short, by an error, a cancellation or the time limit, is the last one.
 """
 
@@ -13,6 +14,8 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import trio
+
+from ._socket import send_at_once
 
 if TYPE_CHECKING:
     from trio.abc import SendStream
@@ -35,6 +38,7 @@ class Outbox:
         self._stream = stream
         self._send_timeout = send_timeout
         self._frames: OrderedDict[int, bytes] = OrderedDict()
+        self._begun = b""  # the rest of a write that the socket took a part of
         self._tickets = 0
         self._writing = False
 
@@ -47,7 +51,7 @@ class Outbox:
         return self._writing
 
     def put(self, frame: bytes) -> int:
-        """Queue a frame; `flush` has to follow.  Returns what `withdraw` wants."""
+        """Queue a frame; a write has to follow.  Returns what `withdraw` wants."""
         self._tickets += 1
         self._frames[self._tickets] = frame
         return self._tickets
@@ -55,6 +59,12 @@ class Outbox:
     def withdraw(self, ticket: int) -> None:
         """Take a frame back; too late if its write has begun."""
         self._frames.pop(ticket, None)
+
+    def write_at_once(self) -> bool:
+        """Write what waits, as far as that takes no waiting; False: `flush` has to follow."""
+        if self._writing:
+            return True
+        return self._write_some()
 
     async def flush(self) -> None:
         """Write what waits; returns at once if another task is doing that.
@@ -67,12 +77,26 @@ class Outbox:
             return
         # Stays set when a write fails: after a torn frame nothing that follows makes sense.
         self._writing = True
+        if self._write_some():  # what others put in this turn of the loop goes out together
+            await trio.lowlevel.checkpoint()
+        if not self._write_some():
+            await self._write_all()
+        self._writing = False
+
+    def _write_some(self) -> bool:
+        """True: all that waits."""
+        while self._frames and not self._begun:
+            data = self._take()
+            self._begun = data[send_at_once(self._stream, data) :]
+        return not self._begun
+
+    async def _write_all(self) -> None:
         with trio.CancelScope() as scope:
-            while self._frames:
+            while self._begun or self._frames:
                 # One scope for all writes: `fail_after` costs more than the write itself.
                 scope.deadline = trio.current_time() + self._send_timeout
-                await self._stream.send_all(self._take())
-            self._writing = False
+                data, self._begun = self._begun or self._take(), b""
+                await self._stream.send_all(data)
         if scope.cancelled_caught:
             raise trio.TooSlowError
 

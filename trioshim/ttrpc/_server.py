@@ -3,7 +3,8 @@
 Rules of this file:
 
 * the reader waits for the peer and for nothing else, above all not for a writer;
-* every call has its own task, from its request to the last byte of its reply;
+* a call that has to wait has its own task, from its request to the last byte of its reply; one
+  that can be answered at once is, by the reader, so many of them before others have their turn;
 * when the peer is gone its calls are cancelled; what has to go on nevertheless is for `dispatch`
   to hand to somebody else;
 * nothing that one call raises ends the connection, and nothing that one connection does ends
@@ -31,14 +32,17 @@ from ._events import (
     NEED_DATA,
     BadFrame,
     ConnectionClosed,
+    Event,
     LocalProtocolError,
     Mode,
+    NeedData,
     RemoteProtocolError,
     Request,
     Response,
     Role,
 )
 from ._outbox import Outbox
+from ._socket import receive_some
 
 if TYPE_CHECKING:
     from trio.abc import Stream
@@ -47,13 +51,19 @@ __all__ = ["serve_connection"]
 
 _log = logging.getLogger("trioshim.ttrpc")
 
-_CHUNK = 64 * 1024
+_TURN = 64  # answers at once, before other tasks have their turn
+
+
+def _never(_request: Request) -> None:
+    return None
 
 
 async def serve_connection(
     stream: Stream,
     dispatch: Callable[[Request], Awaitable[bytes]],
     *,
+    at_once: Callable[[Request], bytes | None] = _never,
+    first: bytes | bytearray = b"",
     reading: trio.CancelScope | None = None,
     send_timeout: float = 30.0,
     max_in_flight: int = 16384,
@@ -68,15 +78,18 @@ async def serve_connection(
         dispatch: gives the payload of the reply to a unary request.  A `ShimError` becomes the
             status of the reply; another exception is logged and answered UNKNOWN.  The time
             limit in `Request.timeout_nano` is for `dispatch` to keep.
+        at_once: the same for a request that needs no waiting; None: it is for `dispatch`.
+        first: what was received already.
         reading: cancel it to stop: no request is read any more, the calls that run are finished
             and answered, then `serve_connection` returns.
         send_timeout: seconds for one write; a peer that takes longer is cut off.
         max_in_flight: with more requests unanswered than that, the peer is cut off.
     """
     async with stream, trio.open_nursery() as tasks:
-        served = _Served(stream, dispatch, tasks, Outbox(stream, send_timeout), max_in_flight)
+        outbox = Outbox(stream, send_timeout)
+        served = _Served(stream, dispatch, at_once, tasks, outbox, max_in_flight)
         with reading or trio.CancelScope() as scope:
-            await served.read()
+            await served.read(first)
         if not scope.cancelled_caught:
             tasks.cancel_scope.cancel()
 
@@ -88,49 +101,73 @@ class _Served:
         self,
         stream: Stream,
         dispatch: Callable[[Request], Awaitable[bytes]],
+        at_once: Callable[[Request], bytes | None],
         tasks: trio.Nursery,
         outbox: Outbox,
         max_in_flight: int,
     ) -> None:
         self._stream = stream
         self._dispatch = dispatch
+        self._at_once = at_once
         self._tasks = tasks
         self._outbox = outbox
         self._max_in_flight = max_in_flight
         self._running = 0
         self._connection = Connection(Role.SERVER)
 
-    async def read(self) -> None:
-        """Start what the peer asks for; returns when there is nothing more to expect from it."""
-        going_on = True
-        while going_on:
-            try:
-                data = await self._stream.receive_some(_CHUNK)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return
-            self._connection.receive_data(data)
-            try:
-                going_on = self._take_events()
-            except RemoteProtocolError as error:
-                _log.info("ttrpc: connection ends: %s", error)
-                return
+    async def read(self, first: bytes | bytearray) -> None:
+        """Do what the peer asks for; returns when nothing more is to be expected from it."""
+        if first:
+            self._connection.receive_data(first)
+        try:
+            await trio.lowlevel.checkpoint()
+            while (last := self._take_events()) is not None:
+                if last is NEED_DATA:
+                    self._connection.receive_data(await receive_some(self._stream))
+                else:  # others have their turn before the rest
+                    await trio.lowlevel.checkpoint()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+        except RemoteProtocolError as error:
+            _log.info("ttrpc: connection ends: %s", error)
 
-    def _take_events(self) -> bool:
-        while (event := self._connection.next_event()) is not NEED_DATA:
-            if isinstance(event, ConnectionClosed):
-                return False
-            if isinstance(event, Request) and event.mode is Mode.UNARY:
-                self._running += 1
-                self._tasks.start_soon(self._answer, event, name=event.method)
-            elif isinstance(event, Request):
-                self._reply(_status(event, UnimplementedError("streaming")))
-            elif isinstance(event, BadFrame):
-                self._reply(event)
-            if self._running + len(self._outbox) > self._max_in_flight:
-                limit = self._max_in_flight
-                _log.warning("ttrpc: more than %d requests unanswered, closing", limit)
-                return False
-        return True
+    def _take_events(self) -> Event | NeedData | None:
+        """Take a turn's share; returns the last of it, or None if the connection is over."""
+        for _ in range(_TURN):
+            event = self._connection.next_event()
+            if event is NEED_DATA:
+                break
+            if not self._take(event):
+                return None
+        if not self._outbox.write_at_once():
+            self._tasks.start_soon(self._flush)
+        return event
+
+    def _take(self, event: Event) -> bool:
+        if isinstance(event, Request):
+            self._begin(event)
+        elif isinstance(event, BadFrame):
+            self._put(event)
+        elif isinstance(event, ConnectionClosed):
+            return False
+        if self._running + len(self._outbox) <= self._max_in_flight:
+            return True
+        _log.warning("ttrpc: more than %d requests unanswered, closing", self._max_in_flight)
+        return False
+
+    def _begin(self, request: Request) -> None:
+        try:
+            if request.mode is not Mode.UNARY:
+                raise UnimplementedError("streaming")
+            payload = self._at_once(request)
+        except Exception as error:  # noqa: BLE001 (the peer gets it)
+            self._put(_status(request, error))
+            return
+        if payload is not None:
+            self._put(Response(request.stream_id, payload))
+        else:
+            self._running += 1
+            self._tasks.start_soon(self._answer, request, name=request.method)
 
     async def _answer(self, request: Request) -> None:
         try:
@@ -154,12 +191,6 @@ class _Served:
             assert others is not None
             raise others from None
         return Response(request.stream_id, payload)
-
-    def _reply(self, reply: Response | BadFrame) -> None:
-        """From the reader, which must not wait."""
-        self._put(reply)
-        if not self._outbox.writing:
-            self._tasks.start_soon(self._flush)
 
     def _put(self, reply: Response | BadFrame) -> None:
         try:

@@ -15,7 +15,17 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-__all__ = ["open_shelter"]
+__all__ = ["closed_at_the_end", "open_shelter"]
+
+
+@asynccontextmanager
+async def closed_at_the_end(stream: trio.abc.AsyncResource) -> AsyncIterator[None]:
+    """As `async with stream`, but a cancellation does not hide the error that leaves the block."""
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True):  # closing by force waits for nobody
+            await trio.aclose_forcefully(stream)
 
 
 @asynccontextmanager
