@@ -25,7 +25,7 @@ class Ends:
 
     def resize(self, size: int) -> None:
         if size == self.plain.header_table_size:
-            return  # hpack 3 would forget that it has not announced it yet; `_keep_small` mends that
+            return  # hpack 3 would forget to announce it; `_keep_small` mends that
         for encoder in (self.plain, self.ours):
             encoder.header_table_size = size
 
