@@ -7,13 +7,13 @@ One line of text: pid, exit status, wall clock in nanoseconds.
 
 from __future__ import annotations
 
-from collections import namedtuple
+from ._plain import Record
 
 FILE_NAME = "exit"
 _MAX_LENGTH = 80
 
 
-class ExitRecord(namedtuple("ExitRecord", ("pid", "status", "at_ns"))):
+class ExitRecord(Record):
     """How a process ended.
 
     Attributes:
@@ -22,11 +22,13 @@ class ExitRecord(namedtuple("ExitRecord", ("pid", "status", "at_ns"))):
         at_ns: wall clock, nanoseconds since 1970.
     """
 
-    # Not a dataclass, and not typing's: these two imports would double the time of `delete`.
-    __slots__ = ()
+    __slots__ = ("at_ns", "pid", "status")
     pid: int
     status: int
     at_ns: int
+
+    def __init__(self, pid: int, status: int, at_ns: int) -> None:
+        self._set(pid=pid, status=status, at_ns=at_ns)
 
 
 def encode(pid: int, status: int, at_ns: int) -> bytes:

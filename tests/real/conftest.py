@@ -10,12 +10,13 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 import pytest
 
-from . import events, images
+from . import events, images, leaks
 from .daemon import Daemon, watch
 from .poll import eventually
 from .requirements import (
@@ -71,6 +72,16 @@ def time_limit() -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_template_stays() -> Iterator[None]:
+    """The shims' template may outlive every test, but not the run."""
+    before = leaks.templates()
+    yield
+    for pid in leaks.templates() - before:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
 
 
 @pytest.fixture(scope="session")

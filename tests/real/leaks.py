@@ -47,6 +47,16 @@ def processes(base: Path) -> Iterator[tuple[int, str]]:
                 yield int(entry.name), argv.replace(b"\0", b" ").decode("utf-8", "replace")
 
 
+def templates() -> set[int]:
+    """Template processes (not their spares): no daemon's, and there may be one from before."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if (entry / "cmdline").read_bytes().startswith(b"trioshim-template\0"):
+                found.add(int(entry.name))
+    return found
+
+
 def mounts(base: Path) -> list[str]:
     """Mount points at or below `base`, the innermost last."""
     with open("/proc/self/mountinfo", encoding="utf-8") as table:

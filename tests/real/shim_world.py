@@ -320,7 +320,8 @@ class ShimWorld:
                 await shim.shut_down()
         with suppress(TimeoutError):
             await until(lambda: not self.traces(), "the traces to vanish", within=5)
-        assert self.traces() == []
+        left = self.traces()
+        assert left == []
         for shim in self.shims:
             assert "Traceback" not in shim.said(), shim.said().replace("\\n", "\n")
 

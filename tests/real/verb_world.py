@@ -81,7 +81,9 @@ class World:
         return [sys.executable, "-c", PROGRAM, server or str(self.stub), *flags, *words]
 
     def environ(self, **more: str) -> dict[str, str]:
-        return dict(os.environ) | {"TRIOSHIM_SOCKET_DIR": str(self.sockets)} | more
+        # What `start` spawns here is no Python, so it could be no template either.
+        ours = {"TRIOSHIM_SOCKET_DIR": str(self.sockets), "TRIOSHIM_TEMPLATE": "off"}
+        return dict(os.environ) | ours | more
 
     def run(
         self,

@@ -88,7 +88,8 @@ def test_every_daemon_is_understood(daemon: str) -> None:
     arguments = parse_arguments(case.argv)
     bootstrap.check_arguments(arguments)
     told = read_bootstrap(case.stdin, arguments.id, arguments.namespace)
-    assert arguments[:5] == (Verb.START, NS, ID, A, SELF)
+    assert (arguments.verb, arguments.namespace, arguments.id) == (Verb.START, NS, ID)
+    assert (arguments.address, arguments.publish_binary) == (A, SELF)
     assert (arguments.debug or told.debug) is case.debug
     assert arguments.unknown == case.unknown
     assert told.daemon_version == case.version

@@ -105,7 +105,7 @@ def test_identifiers(name: str) -> None:
 @pytest.mark.parametrize("where", ["namespace", "id"])
 def test_what_is_no_identifier_is_refused(name: str, where: str) -> None:
     """Neither a path nor a flag can come in as an id or a namespace."""
-    arguments = Arguments(Verb.START, NS, ID)._replace(**{where: name})
+    arguments = Arguments(Verb.START, NS, ID).replace(**{where: name})
     with pytest.raises(ValueError, match=rf"shim {where} \(-{where}\)"):
         bootstrap.check_arguments(arguments)
 

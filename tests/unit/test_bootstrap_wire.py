@@ -114,14 +114,14 @@ def test_grpc_is_announced_in_json_with_a_bare_path(path: str) -> None:
     assert said == {"version": 2, "address": path, "protocol": "grpc"}
 
 
-@pytest.mark.parametrize("wire", Wire)
+@pytest.mark.parametrize("wire", [Wire.TTRPC, Wire.GRPC])
 @pytest.mark.parametrize("path", ["/run/containerd/s/0123", '/a"b\\c', "/ä"])
 def test_the_path_can_be_read_back(path: str, wire: Wire) -> None:
     """`delete` finds the socket by what `start` has left in the bundle."""
     assert announced_path(announcement(f"unix://{path}", wire)) == path
 
 
-@pytest.mark.parametrize("wire", Wire)
+@pytest.mark.parametrize("wire", [Wire.TTRPC, Wire.GRPC])
 def test_a_path_that_is_no_text_cannot_be_announced(wire: Wire) -> None:
     """`start` fails; JSON must not turn it into another path."""
     with pytest.raises(UnicodeEncodeError):

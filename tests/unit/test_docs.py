@@ -13,6 +13,7 @@ import pytest
 
 import trioshim
 from trioshim import _compose, ttrpc
+from trioshim.bootstrap import _template
 from trioshim.linux import _console, _fifo, _logger
 from trioshim.runc import Timeouts
 from trioshim.task import _container, _execs
@@ -46,6 +47,9 @@ LIMITS = {
     "drain": default(trioshim.serve, "drain"),
     "send_timeout": default(ttrpc.serve_connection, "send_timeout"),
     "LINGER": _compose.LINGER,
+    "TEMPLATE_TIMEOUT": _template.TEMPLATE_TIMEOUT,
+    "TEMPLATE_RETRY": _template.TEMPLATE_RETRY,
+    "TEMPLATE_IDLE": _template.TEMPLATE_IDLE,
 }
 
 

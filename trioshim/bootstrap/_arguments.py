@@ -5,44 +5,34 @@ The flags are those of every containerd since 1.3, read the way Go's `flag` pack
 
 from __future__ import annotations
 
-from collections import namedtuple
-from enum import Enum
-
+from .._plain import Choice, Record
 from ._identifiers import check_identifier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import ClassVar
 
 
-class Verb(Enum):
+class Verb(Choice):
     """What this run of the binary is to do."""
 
-    SERVE = ""
-    START = "start"
-    DELETE = "delete"
-    INFO = "-info"
-    VERSION = "-v"
+    __slots__ = ()
+    SERVE: ClassVar[Verb]
+    START: ClassVar[Verb]
+    DELETE: ClassVar[Verb]
+    INFO: ClassVar[Verb]
+    VERSION: ClassVar[Verb]
 
 
-class Arguments(
-    namedtuple(
-        "Arguments",
-        (
-            "verb",
-            "namespace",
-            "id",
-            "address",
-            "publish_binary",
-            "bundle",
-            "socket",
-            "debug_socket",
-            "debug",
-            "unknown",
-        ),
-        defaults=(Verb.SERVE, "", "", "", "", "", "", "", False, ()),
-    )
-):
+Verb.SERVE = Verb("")
+Verb.START = Verb("start")
+Verb.DELETE = Verb("delete")
+Verb.INFO = Verb("-info")
+Verb.VERSION = Verb("-v")
+
+
+class Arguments(Record):
     """The command line, parsed; immutable.
 
     Attributes:
@@ -58,7 +48,10 @@ class Arguments(
         unknown: flags that this version does not know; for the log.
     """
 
-    __slots__ = ()
+    __slots__ = (
+        *("verb", "namespace", "id", "address", "publish_binary", "bundle"),
+        *("socket", "debug_socket", "debug", "unknown"),
+    )
     verb: Verb
     namespace: str
     id: str
@@ -69,6 +62,32 @@ class Arguments(
     debug_socket: str
     debug: bool
     unknown: tuple[str, ...]
+
+    def __init__(
+        self,
+        verb: Verb = Verb.SERVE,
+        namespace: str = "",
+        id: str = "",  # noqa: A002 (the flag)
+        address: str = "",
+        publish_binary: str = "",
+        bundle: str = "",
+        socket: str = "",
+        debug_socket: str = "",
+        debug: bool = False,
+        unknown: tuple[str, ...] = (),
+    ) -> None:
+        self._set(
+            verb=verb,
+            namespace=namespace,
+            id=id,
+            address=address,
+            publish_binary=publish_binary,
+            bundle=bundle,
+            socket=socket,
+            debug_socket=debug_socket,
+            debug=debug,
+            unknown=unknown,
+        )
 
 
 _TEXTS = {
@@ -118,8 +137,8 @@ def parse_arguments(argv: Sequence[str]) -> Arguments:
             if not equals and words and not words[0].startswith("-") and words[0] not in _ACTIONS:
                 unknown.append(words.pop(0))
     verb = _verb(values, words)
-    fields = {key: value for key, value in values.items() if key in Arguments._fields}
-    return Arguments(verb=verb, unknown=tuple(unknown), **fields)
+    fields = {key: value for key, value in values.items() if key in Arguments.__slots__}
+    return Arguments().replace(verb=verb, unknown=tuple(unknown), **fields)
 
 
 def _boolean(name: str, text: str) -> bool:

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import os
 import select
-from collections import namedtuple
 
+from .._plain import Record
 from ._files import read_all
+from ._spawn import RESET_SIGNALS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_SIGKILL, _SIGPIPE, _SIGXFSZ = 9, 13, 25
-# CPython ignores these two, and what is ignored is inherited through exec.
-RESET_SIGNALS = (_SIGPIPE, _SIGXFSZ)
+_SIGKILL = 9
 _OUTPUT_LIMIT = 4 << 20
 _KILL_SECONDS = 0.5
 
 
-class Outcome(namedtuple("Outcome", ("status", "stdout", "stderr"))):
+class Outcome(Record):
     """How a command ended.
 
     Attributes:
@@ -31,10 +30,13 @@ class Outcome(namedtuple("Outcome", ("status", "stdout", "stderr"))):
         stderr: likewise.
     """
 
-    __slots__ = ()
+    __slots__ = ("status", "stderr", "stdout")
     status: int | None
     stdout: bytes
     stderr: bytes
+
+    def __init__(self, status: int | None, stdout: bytes, stderr: bytes) -> None:
+        self._set(status=status, stdout=stdout, stderr=stderr)
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str], *, limit: float) -> Outcome:

@@ -11,8 +11,7 @@ import os
 import time
 from posixpath import join
 
-from .. import _exit_record
-from .._exit_record import ExitRecord
+from .._exit_record import FILE_NAME, ExitRecord, decode
 from .._mountinfo import mounts_below
 from . import _dialects, _sockets
 from ._command import run
@@ -85,7 +84,7 @@ def warn(text: str) -> None:
 
 def _ending(bundle: str) -> ExitRecord:
     """How init ended: as recorded; else it is about to be killed."""
-    record = _exit_record.decode(_read(bundle, _exit_record.FILE_NAME))
+    record = decode(_read(bundle, FILE_NAME))
     if record is not None:
         return record
     text = _read(bundle, "init.pid").strip()

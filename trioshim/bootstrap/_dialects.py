@@ -9,15 +9,15 @@ every import is paid each time.
 
 from __future__ import annotations
 
-from collections import namedtuple
-from enum import Enum
 from posixpath import join, normpath
 
+from .._plain import Choice, Record
 from ._wire import Fields
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import ClassVar
 
     from ._arguments import Arguments
 
@@ -29,6 +29,8 @@ STDIN_LIMIT = 10 << 20
 # characters, which with "/" and 64 digits is exactly this.
 _SOCKET_PATH_LIMIT = 107
 _LOG_LEVEL_DEBUG = -4
+_SWITCH = {"on": True, "1": True, "off": False, "0": False}
+_TEMPLATE_DEFAULT = "on"
 
 _RUNC_OPTIONS = "containerd.runc.v1.Options"
 # Which field holds `shim_cgroup` in the option messages that have one.
@@ -36,20 +38,19 @@ _SHIM_CGROUP_FIELD = {_RUNC_OPTIONS: 3, "containerd.linux.runc.CreateOptions": 9
 _BINARY_NAME_FIELD = {_RUNC_OPTIONS: 6}
 
 
-class Wire(Enum):
+class Wire(Choice):
     """What the daemon is to speak to the shim, which understands both."""
 
-    TTRPC = "ttrpc"
-    GRPC = "grpc"
+    __slots__ = ()
+    TTRPC: ClassVar[Wire]
+    GRPC: ClassVar[Wire]
 
 
-class Bootstrap(
-    namedtuple(
-        "Bootstrap",
-        ("options", "socket_dir", "debug", "address", "ttrpc_address", "daemon_version"),
-        defaults=((), "", False, "", "", ""),
-    )
-):
+Wire.TTRPC = Wire("ttrpc")
+Wire.GRPC = Wire("grpc")
+
+
+class Bootstrap(Record):
     """What `start` is told on its standard input; immutable.
 
     Attributes:
@@ -61,13 +62,31 @@ class Bootstrap(
         daemon_version: "" before 2.3.
     """
 
-    __slots__ = ()
+    __slots__ = ("address", "daemon_version", "debug", "options", "socket_dir", "ttrpc_address")
     options: tuple[tuple[str, bytes], ...]
     socket_dir: str
     debug: bool
     address: str
     ttrpc_address: str
     daemon_version: str
+
+    def __init__(
+        self,
+        options: tuple[tuple[str, bytes], ...] = (),
+        socket_dir: str = "",
+        debug: bool = False,
+        address: str = "",
+        ttrpc_address: str = "",
+        daemon_version: str = "",
+    ) -> None:
+        self._set(
+            options=options,
+            socket_dir=socket_dir,
+            debug=debug,
+            address=address,
+            ttrpc_address=ttrpc_address,
+            daemon_version=daemon_version,
+        )
 
 
 # ---------------------------------------------------------------- standard input
@@ -164,7 +183,7 @@ def wanted_wire(environ: Mapping[str, str], bootstrap: Bootstrap) -> Wire:
         ValueError: it says something else, or this daemon cannot do it.
     """
     word = environ.get("TRIOSHIM_PROTOCOL", "") or Wire.TTRPC.value
-    choices = {wire.value: wire for wire in Wire}
+    choices = {wire.value: wire for wire in (Wire.TTRPC, Wire.GRPC)}
     if word not in choices:
         raise ValueError(f"TRIOSHIM_PROTOCOL={word!r} is not known: choose {' or '.join(choices)}")
     if choices[word] is Wire.GRPC:
@@ -214,6 +233,20 @@ def announced_path(text: str) -> str:
     return plain_path(address)
 
 
+def wants_template(environ: Mapping[str, str]) -> bool:
+    """Whether `start` may have its server forked by a template: unless TRIOSHIM_TEMPLATE is `off`.
+
+    Core scheduling (SCHED_CORE) is for a process group, and a forked shim comes from another one.
+
+    Raises:
+        ValueError: it says neither on nor off.
+    """
+    word = environ.get("TRIOSHIM_TEMPLATE", "") or _TEMPLATE_DEFAULT
+    if word not in _SWITCH:
+        raise ValueError(f"TRIOSHIM_TEMPLATE={word!r} is not known: choose on or off")
+    return _SWITCH[word] and not environ.get("SCHED_CORE")
+
+
 # ---------------------------------------------------------------- addresses and the server
 
 
@@ -238,7 +271,7 @@ def socket_address(address: str, namespace: str, id: str, directory: str = "") -
     key = normpath("/".join(part for part in (address, namespace, id) if part))
     if key.startswith("//"):  # POSIX keeps two slashes at the front, Go does not
         key = key[1:]
-    path = join(normpath(directory), _sha256(key.encode("utf-8", "surrogateescape")))
+    path = join(normpath(directory), sha256(key.encode("utf-8", "surrogateescape")))
     if (size := len(path.encode("utf-8", "surrogateescape"))) > _SOCKET_PATH_LIMIT:
         raise ValueError(
             f"socket path {path} has {size} bytes, at most {_SOCKET_PATH_LIMIT} are possible:"
@@ -247,7 +280,8 @@ def socket_address(address: str, namespace: str, id: str, directory: str = "") -
     return "unix://" + path
 
 
-def _sha256(data: bytes) -> str:
+def sha256(data: bytes) -> str:
+    """In hexadecimal."""
     # hashlib loads OpenSSL, which costs more than all the rest of this module; the built-in
     # module has had two names (_sha2 since Python 3.12) and may be left out of a build.
     for name in ("_sha2", "_sha256", "hashlib"):

@@ -13,9 +13,9 @@ import sys
 from posixpath import dirname
 
 from .._atomic import write_file
-from . import _dialects, _sockets
-from ._command import RESET_SIGNALS
+from . import _dialects, _sockets, _template
 from ._files import read_file, read_stdin, remove, write_all
+from ._spawn import spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from ._arguments import Arguments
     from ._dialects import Bootstrap
+    from ._template import Template
 
-_SIGKILL = 9
 _LISTENER_FD = 3
 _OOM_SCORE_MAX = 1000
 
@@ -40,16 +40,19 @@ def start(arguments: Arguments, environ: Mapping[str, str]) -> None:
         environ: the daemon's environment.  SCHED_CORE: core scheduling for the server's group.
             TRIOSHIM_SOCKET_DIR: where the socket goes, instead of what the daemon says.
             TRIOSHIM_PROTOCOL: `grpc`, for a containerd 1.7 that is to speak gRPC.
+            TRIOSHIM_TEMPLATE: `off`: spawn every server, do without a template.
 
     Raises:
-        ValueError: standard input or the socket's path is too long, or an option or the protocol
+        ValueError: standard input or the socket's path is too long, or an option or a variable
             is wrong.
         OSError: the socket, the bundle's files or the server could not be made.
     """
+    wanted = _dialects.wants_template(environ)
+    template = _template.Template(_template.template_path(environ) if wanted else "")
     told = _dialects.read_bootstrap(
         read_stdin(_dialects.STDIN_LIMIT), arguments.id, arguments.namespace
     )
-    arguments = arguments._replace(
+    arguments = arguments.replace(
         address=arguments.address or told.address, debug=arguments.debug or told.debug
     )
     address = _dialects.socket_address(
@@ -67,57 +70,45 @@ def start(arguments: Arguments, environ: Mapping[str, str]) -> None:
             write_all(1, answer)
             return
         remove(path)
-        _launch(arguments, environ, told, path, answer)
+        _launch(arguments, environ, told, path, answer, template)
+    template.leave_one(environ)
 
 
 def _launch(
-    arguments: Arguments, environ: Mapping[str, str], told: Bootstrap, path: str, answer: bytes
+    arguments: Arguments,
+    environ: Mapping[str, str],
+    told: Bootstrap,
+    path: str,
+    answer: bytes,
+    template: Template,
 ) -> None:
     cgroup = _dialects.shim_cgroup(told)
     if environ.get("SCHED_CORE"):
         _share_core()
     listener = _sockets.listen(path)
-    pid = 0
+    server = None
     try:
         # Before the server is there: a daemon that restarts now must be able to find it.
         write_file("address", answer)
-        pid = _spawn(arguments, _dialects.server_environment(environ, told), listener.fileno())
-        _raise_oom_score(pid)
+        argv = _dialects.server_argv(sys.executable, arguments)
+        kept = _dialects.server_environment(environ, told)
+        server = template.fork(argv, kept, listener.fileno()) or spawn(
+            argv, kept, [(listener.fileno(), _LISTENER_FD)]
+        )
+        _raise_oom_score(server.pid)
         if cgroup:
             from ._shim_cgroup import join_shim_cgroup
 
-            join_shim_cgroup(cgroup, pid)
-        write_file("shim.pid", str(pid).encode())
+            join_shim_cgroup(cgroup, server.pid)
+        write_file("shim.pid", str(server.pid).encode())
         write_all(1, answer)
     except BaseException:
-        _undo(pid, path)
+        remove(path)
+        if server is not None:
+            server.kill()
         raise
     finally:
         listener.close()
-
-
-def _spawn(arguments: Arguments, environ: dict[str, str], listener: int) -> int:
-    return os.posix_spawn(
-        sys.executable,
-        _dialects.server_argv(sys.executable, arguments),
-        environ,
-        file_actions=[
-            (os.POSIX_SPAWN_DUP2, listener, _LISTENER_FD),
-            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 2, "/dev/null", os.O_WRONLY, 0),
-        ],
-        setpgroup=0,
-        setsigmask=[],
-        setsigdef=RESET_SIGNALS,
-    )
-
-
-def _undo(pid: int, path: str) -> None:
-    remove(path)
-    if pid:
-        os.kill(pid, _SIGKILL)
-        os.waitpid(pid, 0)
 
 
 def _raise_oom_score(pid: int) -> None:

@@ -1,0 +1,287 @@
+"""A shim from a template is the shim that `start` would have spawned; nobody needs a template."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+import trioshim
+
+from .poll import eventually
+from .template_world import TemplateWorld, open_template_world, socket_of, stop, was_forked
+from .verb_world import end, needs_root
+
+pytestmark = needs_root
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[TemplateWorld]:
+    """A world without a template."""
+    with open_template_world(tmp_path) as world:
+        yield world
+
+
+# ---------------------------------------------------------------- alike
+
+# What tells of a process and not of what it is allowed or set to.
+_OWN = re.compile(
+    r"^(Pid|Tgid|NSpid|NStgid|NSpgid|NSsid|Vm\w+|Rss\w+|\w*ctxt_switches|SigQ|HugetlbPages|Ngid"
+    r"|State|x86_\w+)$"
+)
+_FILES = (
+    *("limits", "cgroup", "oom_score_adj", "environ", "cmdline", "comm", "loginuid", "sessionid"),
+    *("timerslack_ns", "coredump_filter", "personality", "attr/current", "setgroups", "autogroup"),
+)
+_LINKS = ("cwd", "exe", "root", *(f"ns/{name}" for name in os.listdir("/proc/self/ns")))
+
+
+def read(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b"(cannot be read)"
+
+
+def account(pid: int, id_: str) -> dict[str, object]:
+    """All that /proc says about a process, but for what no two processes share."""
+    told: dict[str, object] = {
+        name: read(pid, name).replace(id_.encode(), b"ID") for name in _FILES
+    }
+    told["environ"] = (
+        read(pid, "environ").replace(id_.encode(), b"ID").replace(b"TEMPLATE=off", b"TEMPLATE=on")
+    )
+    told["autogroup"] = read(pid, "autogroup").rpartition(b" nice")[2]
+    for line in read(pid, "status").decode().splitlines():
+        name, _, value = line.partition(":")
+        if not _OWN.match(name):
+            told[name] = value
+    for name in _LINKS:
+        told[name] = os.readlink(f"/proc/{pid}/{name}").replace(id_, "ID")
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        told[f"fd {fd}"] = re.sub(r"\d{3,}", "N", os.readlink(f"/proc/{pid}/fd/{fd}"))
+        flags = read(pid, f"fdinfo/{fd}").decode()
+        told[f"flags {fd}"] = re.findall(r"flags:\s*(\d+)", flags)
+    stat = read(pid, "stat").decode().rpartition(") ")[2].split()
+    state_of = {"ppid": 4, "pgrp": 5, "session": 6, "tty": 7, "priority": 18, "nice": 19}
+    state_of |= {"threads": 20, "exit signal": 38, "rt priority": 40, "policy": 41}
+    numbers = {name: int(stat[field - 3]) for name, field in state_of.items()}
+    leads = {name: numbers.pop(name) == pid for name in ("pgrp", "session")}
+    return told | numbers | leads
+
+
+def test_a_forked_shim_is_like_a_spawned_one(world: TemplateWorld) -> None:
+    """All that /proc tells, field by field: limits, signals, session, environment, files."""
+    world.template()
+    forked, spawned = world.start("two"), world.start("six", template="off")
+    assert (was_forked(forked), was_forked(spawned)) == (True, False)
+    assert_alike(forked, spawned)
+
+
+def assert_alike(forked: int, spawned: int) -> None:
+    """Their accounts are the same, as soon as both serve."""
+
+    def alike() -> bool:
+        with suppress(FileNotFoundError):  # a file was closed while we looked
+            return account(forked, "two") == account(spawned, "six")
+        return False
+
+    with suppress(TimeoutError):
+        eventually(alike, "it", within=5)
+    assert account(forked, "two") == account(spawned, "six")
+
+
+def fds(pid: int) -> list[bytes]:
+    found = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):  # it was closed while we looked
+            found.append(os.fsencode(os.readlink(f"/proc/{pid}/fd/{fd}")))
+    return found
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        ("prlimit", "--nofile=512:1024", "--core=0"),
+        ("sh", "-c", 'umask 077; "$@"', "sh"),
+        ("sh", "-c", 'echo 300 > /proc/self/oom_score_adj; "$@"', "sh"),
+        ("env", "EXTRA=1", "TZ=Asia/Tokyo"),
+    ],
+    ids=["limits", "umask", "score", "environment"],
+)
+def test_what_start_has_its_shim_has(world: TemplateWorld, wrapper: tuple[str, ...]) -> None:
+    """The daemon's limits, mask, score and environment are the shim's, not the template's."""
+    world.template()
+    forked, spawned = world.start("two", *wrapper), world.start("six", *wrapper, template="off")
+    assert (was_forked(forked), was_forked(spawned)) == (True, False)
+    assert_alike(forked, spawned)
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        ("unshare", "--mount"),
+        ("unshare", "--net"),
+        ("nice", "-n", "5"),
+        ("taskset", "1"),
+        ("env", "-u", "LC_ALL", "MALLOC_ARENA_MAX=7"),
+        ("sh", "-c", 'trap "" HUP; exec "$@"', "sh"),
+        ("setpriv", "--no-new-privs"),
+        ("setpriv", "--bounding-set", "-sys_time"),
+    ],
+    ids=lambda words: words[0] + words[-1][-5:],
+)
+def test_what_cannot_be_made_alike_is_spawned(
+    world: TemplateWorld, wrapper: tuple[str, ...]
+) -> None:
+    """Namespaces, priority, early variables, ignored signals, privileges: then no fork."""
+    world.template()
+    assert not was_forked(world.start("two", *wrapper))
+    assert was_forked(world.start("three"))
+
+
+def test_the_parent_is_who_adopts_orphans_of_start(world: TemplateWorld) -> None:
+    """Below another subreaper than the template's, `start` spawns."""
+    world.template()
+    subreaper = (
+        "import ctypes, subprocess, sys; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0);"
+        "done = subprocess.run(sys.argv[1:], check=False); sys.exit(done.returncode)"
+    )
+    assert not was_forked(world.start("two", sys.executable, "-c", subreaper))
+
+
+# ---------------------------------------------------------------- the template itself
+
+
+def test_it_holds_nothing_of_the_first_caller(world: TemplateWorld) -> None:
+    """Neither directory nor environment, and no file but its own."""
+    pid = world.template()
+    for process in (pid, *world.processes("trioshim-spare")):
+        assert os.readlink(f"/proc/{process}/cwd") == "/"
+        assert read(process, "environ") == b""
+        named = [name for name in fds(process) if name.startswith(b"/")]
+        assert set(named) <= {b"/dev/null", bytes(next(world.directory.glob("*.lock")))}
+        assert os.getpgid(process) != os.getpgid(0)
+    assert socket_of(world).stat().st_mode & 0o777 == 0o600
+    assert world.directory.stat().st_mode & 0o777 == 0o700
+
+
+def test_many_starts_make_one_template(world: TemplateWorld) -> None:
+    """Twenty at once, with none there: each has its shim, and there is one template."""
+    commands = [world.command(f"c{number}") for number in range(20)]
+    starts = [
+        subprocess.Popen(
+            argv, cwd=bundle, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
+        for argv, bundle, environ in commands
+    ]
+    answers = {start.communicate(timeout=60)[0] for start in starts}
+    assert len(answers) == 20
+    world.ready()
+    pids = [int((bundle / "shim.pid").read_text()) for _, bundle, _ in commands]
+    assert len(set(pids)) == 20
+
+
+def test_a_burst_is_served_by_one_template(world: TemplateWorld) -> None:
+    """Twenty at once, with one there: forked or spawned, each has its own shim."""
+    world.template()
+    commands = [world.command(f"c{number}") for number in range(20)]
+    starts = [
+        subprocess.Popen(
+            argv, cwd=bundle, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
+        for argv, bundle, environ in commands
+    ]
+    assert len({start.communicate(timeout=60)[0] for start in starts}) == 20
+    pids = [int((bundle / "shim.pid").read_text()) for _, bundle, _ in commands]
+    assert len(set(pids)) == 20
+    assert sum(map(was_forked, pids)) >= 5
+
+
+@pytest.mark.parametrize("kind", ["trioshim-template", "trioshim-spare"])
+def test_to_kill_it_harms_nobody(world: TemplateWorld, kind: str) -> None:
+    """Shims live on, the next container starts, and soon there is a new one."""
+    world.template()
+    shim = world.start("two")
+    for pid in world.processes(kind):
+        end(pid)
+    world.start("three")
+    eventually(lambda: len(world.processes("trioshim-spare")) == 1, "a new spare")
+    assert was_forked(world.start("four"))
+    os.kill(shim, 0)
+
+
+def test_a_template_that_hangs_is_left_alone(world: TemplateWorld) -> None:
+    """Its spare too: one `start` waits for a second, and no other."""
+    pids = [world.template(), *world.processes("trioshim-spare")]
+    for pid in pids:
+        stop(pid)
+    assert not was_forked(world.start("two"))
+    assert not list(world.directory.glob("*.sock"))
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    eventually(lambda: not world.processes(), "it to see that nobody wants it")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_and_leaves_nothing(world: TemplateWorld, signum: int) -> None:
+    """Socket, lock and spare go with it."""
+    os.kill(world.template(), signum)
+    eventually(lambda: not world.processes(), "its end")
+    eventually(lambda: not world.processes("trioshim-spare"), "the spare's end")
+    assert world.files() == set()
+
+
+def test_it_ends_when_nobody_asks(world: TemplateWorld) -> None:
+    """Shims that live do not count."""
+    world.idle = 1
+    world.template()
+    shim = world.start("two")
+    eventually(lambda: not world.processes(), "its end")
+    assert world.files() == set()
+    os.kill(shim, 0)
+
+
+def test_a_start_that_goes_away_leaves_no_shim(world: TemplateWorld) -> None:
+    """A connection without a word: the spare ends, and there is another."""
+    world.template()
+    (spare,) = world.processes("trioshim-spare")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(socket_of(world)))
+    eventually(lambda: not Path(f"/proc/{spare}").exists(), "the spare's end")
+    eventually(lambda: world.processes("trioshim-spare"), "another one")
+
+
+def test_new_code_makes_a_new_template(world: TemplateWorld, tmp_path: Path) -> None:
+    """A file of ours that is written anew: no shim of the old code is made from then on."""
+    place = tmp_path / "venv"
+    venv.create(place, symlinks=True)
+    packages = next(place.glob("lib/python*/site-packages"))
+    (packages / "others.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
+    package = Path(trioshim.__file__).parent
+    subprocess.run(["cp", "-r", str(package), str(packages)], check=True)
+    world.python = str(place / "bin/python3")
+    world.world.root.joinpath("x").write_text("")
+    old = world.template()
+    shim_module = packages / "trioshim" / "shim.py"
+    shim_module.write_text(shim_module.read_text() + "\n# new\n")
+    assert not was_forked(world.start("two"))
+    eventually(lambda: old not in world.processes(), "the old one's end")
+    world.start("three")
+    eventually(lambda: world.processes("trioshim-spare"), "a new one")
+    assert was_forked(world.start("four"))
+
+
+def test_off_is_off(world: TemplateWorld) -> None:
+    """No template is asked, and none is made."""
+    assert not was_forked(world.start("two", template="off"))
+    assert not world.directory.exists()

@@ -1,0 +1,122 @@
+"""The template's own decisions: cgroups, code that has changed, traits of a process."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+from trioshim.template import _code, _likeness
+from trioshim.template._cgroups import moves
+
+V1 = b"5:memory:/\n4:cpu,cpuacct:/a\n1:name=systemd:/a\n0::/a\n"
+MOUNTS = (
+    b"30 29 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+    b"31 29 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
+    b"32 29 0:28 /box /sys/fs/cgroup/systemd rw shared:1 - cgroup cgroup rw,xattr,name=systemd\n"
+    b"33 29 0:29 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
+)
+
+
+def test_the_same_cgroups_need_nothing() -> None:
+    """The usual case: not even the mounts are read."""
+    assert moves(V1, V1, b"") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "file"),
+    [
+        (b"5:memory:/x/y\n", "/sys/fs/cgroup/memory/x/y/cgroup.procs"),
+        (b"4:cpu,cpuacct:/\n", "/sys/fs/cgroup/cpu,cpuacct/cgroup.procs"),
+        (b"1:name=systemd:/box/z\n", "/sys/fs/cgroup/systemd/z/cgroup.procs"),
+        (b"0::/x\n", "/sys/fs/cgroup/unified/x/cgroup.procs"),
+    ],
+)
+def test_each_hierarchy_has_its_file(line: bytes, file: str) -> None:
+    """One write for each hierarchy that differs; a mount may show a part of one."""
+    key = line.split(b":")[0] + b":"
+    theirs = b"".join(line if row.startswith(key) else row for row in V1.splitlines(True))
+    assert moves(V1, theirs, MOUNTS) == [file]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "mounts"),
+    [
+        (b"5:memory:/x\n", MOUNTS),
+        (V1.replace(b"memory:/", b"memory:/x"), b""),
+        (V1.replace(b"systemd:/a", b"systemd:/other"), MOUNTS),
+        (V1.replace(b"memory:/", b"memory:/../x"), MOUNTS),
+    ],
+    ids=["other hierarchies", "no mount", "outside of the mount", "above the namespace"],
+)
+def test_a_cgroup_that_cannot_be_found_is_refused(theirs: bytes, mounts: bytes) -> None:
+    """No guess: then the shim is spawned."""
+    with pytest.raises(ValueError, match="cgroup"):
+        moves(V1, theirs, mounts)
+
+
+# ---------------------------------------------------------------- code
+
+
+def test_code_that_is_written_anew_is_other_code(tmp_path: Path) -> None:
+    """In place, by a rename, or gone."""
+    file = tmp_path / "a.py"
+    file.write_text("1")
+    seen = {_code.fingerprint([str(file)])}
+    file.write_text("22")
+    seen.add(_code.fingerprint([str(file)]))
+    (tmp_path / "b.py").write_text("33")
+    (tmp_path / "b.py").rename(file)
+    seen.add(_code.fingerprint([str(file)]))
+    file.unlink()
+    seen.add(_code.fingerprint([str(file)]))
+    assert len(seen) == 4
+
+
+def test_our_modules_and_those_of_others_are_looked_at() -> None:
+    """Each file of ours that is loaded, and the directories that others are installed in."""
+    files = _code.loaded_files()
+    assert _code.__file__ in files
+    assert str(Path(pytest.__file__).parents[1]) in files
+    assert set(_code.own_files()) >= {file for file in files if "/trioshim/" in file}
+
+
+# ---------------------------------------------------------------- traits
+
+
+def test_a_child_has_its_parents_traits() -> None:
+    """What is compared is inherited."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(_likeness.traits_of(os.getpid()) != _likeness.traits_of(os.getppid()))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_a_priority_is_a_trait() -> None:
+    """A difference is seen."""
+    pid = os.fork()
+    if pid == 0:
+        os.nice(1)
+        ours, theirs = _likeness.traits_of(os.getpid()), _likeness.traits_of(os.getppid())
+        os._exit({name for name in ours if ours[name] != theirs[name]} != {"nice"})
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_nobody_has_the_traits_of_a_process_that_is_gone() -> None:
+    """`start` was killed meanwhile."""
+    with pytest.raises(FileNotFoundError):
+        _likeness.traits_of(2**22 + 1)
+
+
+def test_limits_and_mask_are_adopted() -> None:
+    """A child that has other ones takes its parent's again."""
+    pid = os.fork()
+    if pid == 0:
+        before = resource.getrlimit(resource.RLIMIT_NOFILE), os.umask(0o111)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, before[0][1]))
+        _likeness.adopt(os.getppid())
+        after = resource.getrlimit(resource.RLIMIT_NOFILE), os.umask(0)
+        os._exit(before != after)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

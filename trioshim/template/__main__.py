@@ -1,0 +1,41 @@
+"""`python -I -m trioshim.template SOCKET IDLE`, with the lock as fd 3: what `start` leaves behind.
+
+Promises: nothing of the first caller is held (directory, files, environment); what goes wrong
+before the socket listens stands in the lock's file, which keeps the next `start`s from trying at
+once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..bootstrap._template import LOCK_FD
+
+
+def main() -> int:
+    """Get ready, serve, end.
+
+    Returns:
+        The exit status.
+    """
+    os.chdir("/")
+    os.closerange(LOCK_FD + 1, os.sysconf("SC_OPEN_MAX"))
+    try:
+        from ._server import serve_template
+
+        serve_template(sys.argv[1], float(sys.argv[2]), LOCK_FD)
+    except Exception as error:  # noqa: BLE001 (whatever it is: without a template all goes on)
+        _note(f"{type(error).__name__}: {error}\n")
+        return 1
+    return 0
+
+
+def _note(text: str) -> None:
+    os.lseek(LOCK_FD, 0, os.SEEK_SET)
+    os.ftruncate(LOCK_FD, 0)
+    os.write(LOCK_FD, text.encode("utf-8", "backslashreplace"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
