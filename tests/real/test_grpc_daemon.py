@@ -11,6 +11,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,11 @@ async def shut_down(path: Path) -> None:
         await client.shutdown(api.ShutdownRequest(id="refused"), timeout=10)
 
 
+def can_list(daemon: Daemon) -> bool:
+    """A daemon that has a shim which it refuses cannot even list its tasks."""
+    return daemon.ctr("task", "ls", status=None).returncode == 0
+
+
 def test_a_newer_daemon_refuses_by_itself(
     machine: None, give_up: Callable[[str], None], image_tar: Path, runtime: str
 ) -> None:
@@ -171,6 +177,7 @@ def test_a_newer_daemon_refuses_by_itself(
     for daemon in lend(ask_for(newer, "grpc"), image_tar):
         assert "supports only v3 GRPC task service (got 2)" in refusal(daemon, runtime)
         trio.run(shut_down, leaks.socket_of(daemon.address, daemon.namespace, "refused"))
+        eventually(partial(can_list, daemon), "the daemon to notice")
 
 
 # ---------------------------------------------------------------- the verbs

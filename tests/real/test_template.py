@@ -134,7 +134,7 @@ def test_what_start_has_its_shim_has(world: TemplateWorld, wrapper: tuple[str, .
         ("nice", "-n", "5"),
         ("taskset", "1"),
         ("env", "-u", "LC_ALL", "MALLOC_ARENA_MAX=7"),
-        ("sh", "-c", 'trap "" HUP; exec "$@"', "sh"),
+        ("sh", "-c", 'trap "" USR2; exec "$@"', "sh"),
         ("setpriv", "--no-new-privs"),
         ("setpriv", "--bounding-set", "-sys_time"),
     ],

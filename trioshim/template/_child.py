@@ -22,7 +22,7 @@ from .._compose import serve_forever
 from ..bootstrap import Arguments, Verb, check_arguments, parse_arguments
 from ..bootstrap._template import ASK, GO, HEADER, MAGIC, NO, TAKE, early_environment
 from . import _command_line
-from ._likeness import Traits, adopt, traits_of
+from ._likeness import Traits, adopt, ignores, traits_of
 
 __all__ = ["RefusalError", "become_shim"]
 
@@ -88,7 +88,7 @@ def _become(start: socket.socket, news: int, traits: Traits, known: frozenset[st
     adopt(pid)
     _take_environment(environ)
     _KEPT.append(_command_line.show(argv, environ))
-    _forget_the_template(argv)
+    _forget_the_template(argv, traits)
     return arguments
 
 
@@ -182,9 +182,10 @@ def _take_environment(environ: Sequence[bytes]) -> None:
     time.tzset()
 
 
-def _forget_the_template(argv: Sequence[bytes]) -> None:
+def _forget_the_template(argv: Sequence[bytes], traits: Traits) -> None:
     for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_DFL)
+        ignored = ignores(traits, signum)  # so it was before the template had a handler, too
+        signal.signal(signum, signal.SIG_IGN if ignored else signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv[1:] = [os.fsdecode(word) for word in argv[4:]]
     random.seed()

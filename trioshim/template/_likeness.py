@@ -19,7 +19,7 @@ from contextlib import suppress
 
 from ._cgroups import moves
 
-__all__ = ["Traits", "adopt", "traits_of"]
+__all__ = ["Traits", "adopt", "ignores", "traits_of"]
 
 Traits = dict[str, object]
 
@@ -58,6 +58,12 @@ def traits_of(pid: int) -> Traits:
     traits["scheduler"] = os.sched_getscheduler(pid), os.sched_getparam(pid).sched_priority
     traits["nice"] = os.getpriority(os.PRIO_PROCESS, pid)
     return traits
+
+
+def ignores(traits: Traits, signum: int) -> bool:
+    """Whether a process with these traits ignores a signal."""
+    mask = traits["SigIgn"]
+    return isinstance(mask, int) and bool(mask >> (signum - 1) & 1)
 
 
 def adopt(pid: int) -> None:
