@@ -104,6 +104,16 @@ def open_template_world(tmp_path: Path) -> Iterator[TemplateWorld]:
             there.close()
 
 
+def spares_of(path: str) -> list[int]:
+    """The spare that waits at a template's socket."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if (entry / "cmdline").read_bytes() == f"trioshim-spare\0{path}\0".encode():
+                found.append(int(entry.name))
+    return found
+
+
 def was_forked(pid: int) -> bool:
     """Whether a shim comes from a template: it has never been through execve."""
     # A process that was spawned has its command line at the top of its stack.

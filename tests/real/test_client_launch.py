@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 
 from tests.unit.fds import open_fds
 from tests.unit.launch_world import runs
+from trioshim.bootstrap._template import template_path
 from trioshim.client import EventSink, LaunchedShim, TaskClient, launch, open_event_sink
 from trioshim.errors import NotFoundError
 from trioshim.proto import events_pb2
@@ -25,6 +26,7 @@ from trioshim.proto.task_types_pb2 import Status
 from .conformance_world import find
 from .shim_parts import until
 from .shim_world import BOX, SLEEP, ShimWorld, open_shim_world
+from .template_world import spares_of, was_forked
 
 OURS = "containerd-shim-trio-v1"
 GO_V2 = "containerd-shim-runc-v2"
@@ -246,3 +248,14 @@ async def test_a_cancellation_during_create_leaves_nothing(world: ShimWorld) -> 
 async def cancel_when(scope: trio.CancelScope, probe: Callable[[], object]) -> None:
     await until(probe, "the moment to cancel")
     scope.cancel()
+
+
+async def test_a_shim_from_a_template_is_ours_too(world: ShimWorld) -> None:
+    """It was forked before it was asked for: its environment tells, not its age."""
+    forked = []
+    for number in range(3):  # the first of them leaves a template behind
+        async with launched(world, OURS, id_=f"{BOX}{number}") as shim:
+            assert not shim.shared
+            forked.append(was_forked(shim.pid))
+        await until(lambda: spares_of(template_path(os.environ)), "a spare")
+    assert forked[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -191,13 +192,28 @@ async def test_a_silent_server_that_was_there_before_is_not_ours(
     impatient("_MEET")
     fake.starts(listen=str(fake.socket))
     await trio.run_process([str(fake.program), "start"], cwd=fake.bundle, capture_stdout=True)
-    while _shim_process.age_now() <= _shim_process._began(fake.left()):  # noqa: ASYNC110 (a clock)
+    while _shim_process._age_now() <= _shim_process._began(fake.left()):  # noqa: ASYNC110 (a clock)
         await trio.sleep(0.01)
     fake.does(start={"say": f"unix://{fake.socket}"})
     error = await refused(fake)
     assert "no answer to Connect within" in str(error)
     assert fake.lives()
     assert fake.socket.exists()
+
+
+@pytest.mark.parametrize("marked", [True, False])
+async def test_a_process_that_is_older_than_its_start_is_known_by_its_mark(marked: bool) -> None:
+    """A template's spare is; whoever clears the environment is known by its age alone."""
+    mark = _shim_process.Mark()
+    environ = mark.variable if marked else {"TRIOSHIM_LAUNCHED": "another's"}
+    async with trio.open_nursery() as nursery:
+        sleeper = await nursery.start(partial(trio.run_process, ["sleep", "60"], env=environ))
+        process = _shim_process.ShimProcess(sleeper.pid)
+        nursery.start_soon(process.watch)
+        assert mark.is_on(process)  # it began after the mark was made
+        process.began = -1
+        assert mark.is_on(process) is marked
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_note_of_a_socket_that_is_gone_goes_before_delete(fake: FakeShim) -> None:

@@ -20,6 +20,7 @@ from ._launched_shim import LaunchedShim
 from ._shim_binary import ShimBinary, find_program
 from ._shim_life import ShimLife
 from ._shim_log import open_shim_log
+from ._shim_process import Mark
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -73,11 +74,12 @@ async def launch(
     async with AsyncExitStack() as stack:
         if events is None:
             events = await stack.enter_async_context(open_event_sink())
-        environ = _environment(events.address, namespace) | dict(env or {})
+        mark = Mark()
+        environ = _environment(events.address, namespace) | dict(env or {}) | mark.variable
         told = ShimBinary(program, path, id, namespace, events.address, debug, environ)
         log = await stack.enter_async_context(open_shim_log(path, id))
         helpers = await stack.enter_async_context(open_shelter())
-        life = ShimLife(told, events, log, helpers)
+        life = ShimLife(told, events, log, mark, helpers)
         failed = True
         try:
             yield await life.begin(options.SerializeToString() if options else b"", timeout)
@@ -106,5 +108,4 @@ def _environment(address: str, namespace: str) -> dict[str, str]:
         "NAMESPACE": namespace,
         "MAX_SHIM_VERSION": "2",
     }
-    # We know a shim of ours by its age, and a spare of a template is older than its `start`.
-    return dict(os.environ) | added | {"TRIOSHIM_TEMPLATE": "off"}
+    return dict(os.environ) | added

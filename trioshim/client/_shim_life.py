@@ -4,7 +4,7 @@ Rules of this file:
 
 * what has begun in the shim's own program runs to its end, within a time limit: half a `start`
   would leave a server that nobody knows;
-* a signal goes only to a process that began after we asked for it (`_shim_process`);
+* a signal goes only to a process that came from our own `start` (`_shim_process`);
 * at the end the shim is asked before it is killed, and while it still answers its container is
   deleted, so that it can tell of the exit.
 """
@@ -37,7 +37,7 @@ from ._launched_shim import LaunchedShim, open_answer
 from ._shim_answer import Answer, read_answer
 from ._shim_binary import LaunchError, ShimBinary
 from ._shim_log import ShimLog
-from ._shim_process import ShimProcess, age_now, find_listeners
+from ._shim_process import Mark, ShimProcess, find_listeners
 from ._task import TaskClient
 
 if TYPE_CHECKING:
@@ -65,17 +65,23 @@ class ShimLife:
         binary: its program.
         events: where its events go.
         log: its log.
+        mark: is in the environment of `start`, and made before that is run.
         helpers: outlive the block; no cancellation from outside reaches them.
     """
 
     def __init__(
-        self, binary: ShimBinary, events: EventSink, log: ShimLog, helpers: trio.Nursery
+        self,
+        binary: ShimBinary,
+        events: EventSink,
+        log: ShimLog,
+        mark: Mark,
+        helpers: trio.Nursery,
     ) -> None:
         self._binary = binary
         self._events = events
         self._log = log
         self._helpers = helpers
-        self._age = age_now()
+        self._mark = mark
         self._starting = trio.CancelScope()
         self._started = trio.Event()
         self._answer: Answer | LaunchError | None = None
@@ -116,7 +122,7 @@ class ShimLife:
             raise self._stranger(answer, text) from None
         except ShimError as error:
             raise self._stranger(answer, f"Connect fails there ({error})") from error
-        shared = process.began < self._age
+        shared = not self._mark.is_on(process)
         return LaunchedShim(self._binary, answer, service, process, self._events, shared=shared)
 
     def _stranger(self, answer: Answer, why: str) -> LaunchError:
@@ -249,7 +255,7 @@ class ShimLife:
         await _remove_sockets(paths)
 
     async def _kill_if_ours(self, process: ShimProcess) -> None:
-        if process.began >= self._age:
+        if self._mark.is_on(process):
             await _kill(process, 0)
 
     def _paths(self) -> tuple[str, ...]:

@@ -1,13 +1,16 @@
 """The process of a shim that we started but that is not our child: named by a pidfd.
 
 Rules of this file: a signal goes to a pidfd, never to a pid; and a process is only ours if it
-began after we asked for it.  A shim that was there before belongs to somebody else.
+carries the mark of our `start` in its environment, or began after we asked for it.  A shim that
+was there before belongs to somebody else.  (Both, because some forks are older than the `start`
+that takes them, and some programs clear their environment.)
 """
 
 from __future__ import annotations
 
 import os
 import re
+import secrets
 import signal
 import time
 from collections.abc import Collection, Iterator
@@ -15,13 +18,35 @@ from contextlib import suppress
 
 import trio
 
-__all__ = ["ShimProcess", "age_now", "find_listeners"]
+__all__ = ["Mark", "ShimProcess", "find_listeners"]
+
+MARK = "TRIOSHIM_LAUNCHED"
 
 _LISTENING = 0x10000  # __SO_ACCEPTCON in the column Flags of /proc/net/unix
 _START_TIME = 19  # the 22nd field of /proc/PID/stat, counted behind the name
 
 
-def age_now() -> int:
+class Mark:
+    """What tells the process of one `start` from all others.
+
+    Attributes:
+        variable: to be added to the environment of `start`.
+    """
+
+    def __init__(self) -> None:
+        self._age = _age_now()
+        self._token = secrets.token_hex(16)
+
+    @property
+    def variable(self) -> dict[str, str]:
+        return {MARK: self._token}
+
+    def is_on(self, process: ShimProcess) -> bool:
+        """Whether the process came from this `start`."""
+        return process.began >= self._age or self._token == process.mark
+
+
+def _age_now() -> int:
     """The time since the machine started, in the ticks of `ShimProcess.began`."""
     ticks = os.sysconf("SC_CLK_TCK")
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * ticks // 1_000_000_000
@@ -38,6 +63,7 @@ class ShimProcess:
     Attributes:
         pid: its pid.
         began: when it began, in ticks since the machine did.
+        mark: what our `start`s put into environments; "" if there is none to be seen.
         ended: set when it has ended.
 
     Raises:
@@ -50,6 +76,7 @@ class ShimProcess:
         self._pidfd = os.pidfd_open(pid)
         try:
             self.began = _began(pid)
+            self.mark = _mark(pid)
         except BaseException:
             os.close(self._pidfd)
             raise
@@ -117,3 +144,14 @@ def _began(pid: int) -> int:
         # The name stands in parentheses, and may hold some.
         fields = re.split(rb"\s+", file.read().rpartition(b")")[2].strip())
     return int(fields[_START_TIME])
+
+
+def _mark(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            variables = file.read().split(b"\0")
+    except PermissionError:  # it has changed its user, or does not want to be looked at
+        return ""
+    begin = f"{MARK}=".encode()
+    found = (variable for variable in variables if variable.startswith(begin))
+    return next(found, b"").removeprefix(begin).decode("ascii", "replace")
