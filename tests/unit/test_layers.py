@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "publisher": {"ttrpc"},
     "client": {"bootstrap", "rpc", "ttrpc"},
     "containers": {"bootstrap", "client", "ttrpc"},
-    "cli": {"bootstrap", "client", "containers", "ttrpc"},
+    "cli": {"bootstrap", "client", "containers", "template", "ttrpc"},
     "shim": {"rpc", "task"},
     "testing": {"shim", "task", "client", "rpc", "ttrpc"},
     "_dump": set(),

@@ -16,7 +16,7 @@ import pytest
 
 from trioshim.bootstrap import _dialects, _template
 from trioshim.bootstrap._template import Template, early_environment, template_path
-from trioshim.template import _child
+from trioshim.template import _child, _request
 
 ARGV = ["/py", "-I", "-m", "trioshim", "-namespace", "n"]
 ENVIRON = {"A": "1", "B": "ä\udc80", "C": ""}
@@ -72,8 +72,8 @@ def test_a_request_is_understood() -> None:
     """Words, variables, the listener and the directory arrive as they were sent."""
     ours, theirs = socket.socketpair()
     with ours, theirs, socket.socket(socket.AF_UNIX) as listener:
-        _template._send_request(ours, ARGV, ENVIRON, listener.fileno())
-        argv, environ, fds = _child._receive(theirs)
+        _template._send_request(ours, ARGV, ENVIRON, [listener.fileno()])
+        argv, environ, fds = _request.receive(theirs, 2)
         try:
             assert argv == [word.encode() for word in ARGV]
             assert environ == [b"A=1", b"B=\xc3\xa4\x80", b"C="]
@@ -90,10 +90,10 @@ def test_a_large_request_is_understood() -> None:
     ours, theirs = socket.socketpair()
     variables = {f"V{number}": "x" * 1000 for number in range(2000)}
     with ours, theirs, socket.socket(socket.AF_UNIX) as listener:
-        arguments = (ours, ARGV, variables, listener.fileno())
+        arguments = (ours, ARGV, variables, [listener.fileno()])
         sender = threading.Thread(target=_template._send_request, args=arguments)
         sender.start()
-        _, environ, fds = _child._receive(theirs)
+        _, environ, fds = _request.receive(theirs, 2)
         sender.join()
         for fd in fds:
             os.close(fd)
@@ -111,8 +111,8 @@ def test_what_is_no_request_is_refused(data: bytes) -> None:
     with ours, theirs:
         ours.sendall(data)
         ours.shutdown(socket.SHUT_WR)
-        with pytest.raises(_child.RefusalError):
-            _child._receive(theirs)
+        with pytest.raises(_request.RefusalError):
+            _request.receive(theirs, 2)
 
 
 def test_half_a_request_is_refused() -> None:
@@ -121,8 +121,8 @@ def test_half_a_request_is_refused() -> None:
     with ours, theirs:
         socket.send_fds(ours, [b"tsf1" + (100).to_bytes(8, "big") + b"1\0x"], [0, 1])
         ours.shutdown(socket.SHUT_WR)
-        with pytest.raises(_child.RefusalError, match="half"):
-            _child._receive(theirs)
+        with pytest.raises(_request.RefusalError, match="half"):
+            _request.receive(theirs, 2)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_half_a_request_is_refused() -> None:
 )
 def test_only_a_server_is_forked(argv: list[str]) -> None:
     """A template does what `start` needs, and nothing else."""
-    with pytest.raises(_child.RefusalError):
+    with pytest.raises(_request.RefusalError):
         _child._arguments([word.encode() for word in argv])
 
 

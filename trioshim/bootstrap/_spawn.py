@@ -33,6 +33,15 @@ class Left:
         self.pid = pid
         self._pidfd = pidfd
 
+    def signal(self, signum: int) -> None:
+        """Send a signal to one that is not our child; nothing happens if it has ended."""
+        from signal import pidfd_send_signal
+
+        try:
+            pidfd_send_signal(self._pidfd, signum)
+        except ProcessLookupError:
+            return
+
     def kill(self) -> None:
         """End it and see it gone."""
         if self._pidfd < 0:

@@ -12,7 +12,7 @@ instead of 100, and most of the memory is shared.  It is a gain and never a need
 
 The wire, over one connection: nothing is said until `start` knows what it wants.
 
-    start      REQUEST, the listener and the working directory (SCM_RIGHTS)
+    start      REQUEST, the listener and, last, the working directory (SCM_RIGHTS)
     shim       ASK                     who adopts what `start` leaves behind? (rarely)
     start      the adopter's pid
     shim       TAKE and its pid        or NO and a reason, for whoever debugs this
@@ -57,8 +57,13 @@ def early_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in environ.items() if key.startswith(_EARLY)}
 
 
-def template_path(environ: Mapping[str, str]) -> str:
-    """Where the template for this code, this Python and this user listens; "" for nowhere."""
+def template_path(environ: Mapping[str, str], kind: str = "") -> str:
+    """Where the template for this code, this Python and this user listens; "" for nowhere.
+
+    Args:
+        environ: XDG_RUNTIME_DIR in it is for who is not root.
+        kind: what it is a template of; "": shims.
+    """
     uid = os.geteuid()
     directory = DIRECTORY
     if uid != 0:
@@ -66,7 +71,7 @@ def template_path(environ: Mapping[str, str]) -> str:
         if not private.startswith("/"):
             return ""
         directory = private + "/trioshim-template"
-    what = f"{__version__}\n{__file__}\n{sys.executable}\n{sys.version}\n{uid}"
+    what = f"{__version__}\n{__file__}\n{sys.executable}\n{sys.version}\n{uid}\n{kind}"
     return f"{directory}/{sha256(what.encode('utf-8', 'surrogateescape'))[:16]}.sock"
 
 
@@ -83,7 +88,7 @@ class Template:
         self._path = path
         self._used = False
         # It forks from now on, while we find out what for.
-        self._connection = _connect(path) if path else None
+        self._connection = connect(path) if path else None
 
     def fork(self, argv: Sequence[str], environ: Mapping[str, str], listener: int) -> Left | None:
         """A shim in the state that a spawned one would be in.
@@ -100,7 +105,7 @@ class Template:
         if connection is None:
             return None
         try:
-            shim = _fork(connection, argv, environ, listener)
+            shim = request(connection, argv, environ, [listener])
         except TimeoutError:
             # Nobody is to wait for it again: it sees that its socket is gone, and ends.
             remove(self._path)
@@ -122,8 +127,8 @@ class Template:
             return  # not here; all goes on without
 
 
-def _connect(path: str) -> socket | None:
-    """A connection to a template of our own user."""
+def connect(path: str) -> socket | None:
+    """A connection to a template of our own user, if there is one."""
     connection = socket(AF_UNIX, SOCK_STREAM)
     try:
         connection.setblocking(False)  # a full backlog is odd enough
@@ -147,10 +152,25 @@ def _integer(data: bytes) -> int:
     return int.from_bytes(data, sys.byteorder)
 
 
-def _fork(
-    connection: socket, argv: Sequence[str], environ: Mapping[str, str], listener: int
+def request(
+    connection: socket, argv: Sequence[str], environ: Mapping[str, str], fds: Sequence[int]
 ) -> Left | None:
-    _send_request(connection, argv, environ, listener)
+    """Have the other side become what is wanted.
+
+    Args:
+        connection: from `connect`.
+        argv: the command line that it is to have.
+        environ: its environment.
+        fds: what it is to hold.
+
+    Returns:
+        The process; None: it cannot.
+
+    Raises:
+        TimeoutError: it does not answer.
+        OSError, ValueError, OverflowError: it has gone, or answers nonsense.
+    """
+    _send_request(connection, argv, environ, fds)
     answer = connection.recv(64)
     if answer == ASK:
         connection.sendall(str(adopter()).encode())
@@ -169,15 +189,15 @@ def _fork(
 
 
 def _send_request(
-    connection: socket, argv: Sequence[str], environ: Mapping[str, str], listener: int
+    connection: socket, argv: Sequence[str], environ: Mapping[str, str], fds: Sequence[int]
 ) -> None:
     variables = [f"{key}={value}" for key, value in environ.items()]
     body = os.fsencode("\0".join([str(len(argv)), *argv, *variables]))
     data = MAGIC + len(body).to_bytes(HEADER - len(MAGIC), "big") + body
     here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fds = b"".join(fd.to_bytes(4, sys.byteorder) for fd in (listener, here))
-        sent = connection.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, fds)])
+        packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in (*fds, here))
+        sent = connection.sendmsg([data], [(SOL_SOCKET, SCM_RIGHTS, packed)])
         connection.sendall(data[sent:])
     finally:
         os.close(here)
@@ -212,8 +232,13 @@ def adopter() -> int:
 # ---------------------------------------------------------------- when there is none
 
 
-def start_template(path: str, environ: Mapping[str, str]) -> None:
+def start_template(path: str, environ: Mapping[str, str], module: str = MODULE) -> None:
     """Leave a template behind that gets ready; nothing happens if one is on its way.
+
+    Args:
+        path: where it is to listen.
+        environ: the environment of whoever needs it.
+        module: its program.
 
     Raises:
         OSError: it cannot be made here.
@@ -226,7 +251,7 @@ def start_template(path: str, environ: Mapping[str, str]) -> None:
         if _may_try(lock, lock_path(path)):
             os.ftruncate(lock, 0)
             os.write(lock, STARTING)
-            _spawn_template(path, environ, lock)
+            _spawn_template(path, environ, lock, module)
     except BlockingIOError:
         return
     finally:
@@ -260,6 +285,6 @@ def _may_try(lock: int, path: str) -> bool:
     return held.st_size == 0 or not 0 <= time.time() - held.st_mtime < TEMPLATE_RETRY
 
 
-def _spawn_template(path: str, environ: Mapping[str, str], lock: int) -> None:
-    argv = [sys.executable, "-I", "-m", MODULE, path, f"{TEMPLATE_IDLE:g}"]
+def _spawn_template(path: str, environ: Mapping[str, str], lock: int, module: str) -> None:
+    argv = [sys.executable, "-I", "-m", module, path, f"{TEMPLATE_IDLE:g}"]
     spawn(argv, early_environment(environ), [(lock, LOCK_FD)])

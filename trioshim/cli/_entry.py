@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from importlib.util import find_spec
+
+from . import _ready
 
 __all__ = ["main"]
 
@@ -14,9 +16,18 @@ def main() -> int:
     Returns:
         The exit status.
     """
+    words = sys.argv[1:]
+    status = _ready.hand_over(words, os.environ)
+    if status is not None:
+        os._exit(status)  # nothing is buffered, and the interpreter takes milliseconds to end
+    from importlib.util import find_spec
+
     if find_spec("click") is None:
         sys.stderr.write("trioshim: click is not installed: pip install 'trioshim[cli]'\n")
         return 1
     from ._main import obey
 
-    return obey(sys.argv[1:])
+    try:
+        return obey(words)
+    finally:
+        _ready.leave_one(words, os.environ)

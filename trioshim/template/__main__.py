@@ -12,9 +12,18 @@ import sys
 
 from ..bootstrap._template import LOCK_FD
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def main() -> int:
+    from ._server import Kind
+
+
+def main(load: Callable[[], Kind]) -> int:
     """Get ready, serve, end.
+
+    Args:
+        load: imports what the template is for.
 
     Returns:
         The exit status.
@@ -24,7 +33,7 @@ def main() -> int:
     try:
         from ._server import serve_template
 
-        serve_template(sys.argv[1], float(sys.argv[2]), LOCK_FD)
+        serve_template(sys.argv[1], float(sys.argv[2]), LOCK_FD, load)
     except Exception as error:  # noqa: BLE001 (whatever it is: without a template all goes on)
         _note(f"{type(error).__name__}: {error}\n")
         return 1
@@ -37,5 +46,14 @@ def _note(text: str) -> None:
     os.write(LOCK_FD, text.encode("utf-8", "backslashreplace"))
 
 
+def load_shim() -> Kind:
+    """All that a server needs."""
+    from ._child import become_shim
+    from ._server import Kind
+    from ._warmth import run_once, warm_up
+
+    return Kind(warm_up, run_once, become_shim)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(load_shim))

@@ -20,13 +20,15 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
 
 from ..bootstrap._template import lock_path
 from . import _code, _command_line
+from ._likeness import Traits, traits_of
 
-__all__ = ["serve_template"]
+__all__ = ["Kind", "serve_template"]
 
 _LOOK = 60.0  # seconds between two looks at the code and at our own socket
 _REST = 0.03  # seconds that the shim which was a spare has the processors for itself
@@ -39,8 +41,24 @@ _KNOWN = 64
 _TAKEN, _STALE = b"taken", b"stale"
 
 
-def serve_template(path: str, idle: float, lock: int) -> None:
-    """Load the server's code, listen, and turn into a shim for each connection.
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a template turns into.
+
+    Attributes:
+        warm_up: called once, with the path of a socket that it may make for a moment.
+        run_once: called with the same in each spare.
+        become: called with a connection, a socket for news of the machine, the template's traits
+            and the news so far; returns the exit status when all is over.
+    """
+
+    warm_up: Callable[[str], None]
+    run_once: Callable[[str], None]
+    become: Callable[[int, int, Traits, frozenset[str]], int]
+
+
+def serve_template(path: str, idle: float, lock: int, load: Callable[[], Kind]) -> None:
+    """Load the code, listen, and turn into what is wanted for each connection.
 
     Ends when there was no request for a while, when the code on disk is another, when the socket
     is another's, or by SIGTERM.
@@ -49,27 +67,27 @@ def serve_template(path: str, idle: float, lock: int) -> None:
         path: where to listen.
         idle: seconds without a request.
         lock: an fd with a lock that keeps other templates away.
+        load: imports everything.
 
     Raises:
         OSError: there is no place to listen, or this kernel cannot do it.
     """
     before = _code.marks(_code.own_files())
-    from . import _child, _likeness, _warmth
-
+    kind = load()
     warm = path + ".warm"
-    _warmth.warm_up(warm)
+    kind.warm_up(warm)
     kept = _command_line.show([b"trioshim-template", os.fsencode(path)], [])  # or say why not
     files = _code.loaded_files()
-    traits = _likeness.traits_of(os.getpid())
+    traits = traits_of(os.getpid())
 
-    def become_shim(connection: int, news: int, known: list[str]) -> int:
-        return _child.become_shim(connection, news, traits, frozenset(known))
+    def become(connection: int, news: int, known: list[str]) -> int:
+        return kind.become(connection, news, traits, frozenset(known))
 
     with _listening(path, lock) as listener:
         if any(_code.mark(name) != then for name, then in before.items() if name in files):
             return  # it has changed while it was loaded
         files = [path, *files]
-        spares = _Spares(listener, files, lambda: _warmth.run_once(warm), become_shim)
+        spares = _Spares(listener, files, lambda: kind.run_once(warm), become)
         _keep(spares, listener, idle)
     del kept
 
@@ -97,14 +115,14 @@ class _Spares:
         listener: socket.socket,
         files: list[str],
         get_ready: Callable[[], None],
-        become_shim: Callable[[int, int, list[str]], int],
+        become: Callable[[int, int, list[str]], int],
     ) -> None:
         self.waiting: socket.socket | None = None
         self._listener = listener
         self._files = files
         self._code = _code.fingerprint(files)
         self._get_ready = get_ready
-        self._become_shim = become_shim
+        self._become = become
         self._known: list[str] = []
         self._taken: list[socket.socket] = []
         self._failures = 0
@@ -175,7 +193,7 @@ class _Spares:
             template.send(_STALE)
             return 0
         template.send(_TAKEN)
-        status = self._become_shim(connection.detach(), template.fileno(), self._known)
+        status = self._become(connection.detach(), template.fileno(), self._known)
         del kept
         return status
 
