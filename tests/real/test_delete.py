@@ -84,6 +84,30 @@ def test_delete_of_a_container_that_never_was(world: World) -> None:
         assert (answer(done).pid, answer(done).exit_status, done.stderr) == (0, 137, b"")
 
 
+@pytest.mark.parametrize(
+    ("ended", "known", "asked"),
+    [(True, [], False), (True, [ID], True), (False, [], True), (True, None, True)],
+    ids=["it has ended and is gone", "its state is there", "nobody saw its end", "another place"],
+)
+def test_delete_asks_the_runtime_only_if_it_may_know_something(
+    world: World, ended: bool, known: list[str] | None, asked: bool
+) -> None:
+    """The runtime takes longer than all the rest, and after every Delete there is nothing left."""
+    bundle = world.bundle()
+    log = fake_runc(world, bundle)
+    root = bundle / "root"
+    (bundle / "options.json").write_text(json.dumps({"root": str(root)}))
+    if ended:
+        (bundle / "exit").write_bytes(_exit_record.encode(4711, 42, 7))
+    if known is not None:
+        (root / NS).mkdir(parents=True)
+        for name in known:
+            (root / NS / name).mkdir()
+    response = answer(world.run("delete", bundle=bundle))
+    assert response.exit_status == (42 if ended else 137)
+    assert log.exists() is asked
+
+
 def test_delete_uses_the_noted_options(world: World) -> None:
     """The runtime's root and name are what Create was told."""
     bundle = world.bundle()

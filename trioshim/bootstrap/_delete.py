@@ -106,6 +106,8 @@ def _delete_container(bundle: str, arguments: Arguments, environ: Mapping[str, s
     options = _options(bundle)
     binary = os.fsdecode(_read(bundle, "runtime").strip()) or options.get("binary_name") or "runc"
     root = join(options.get("root") or _DEFAULT_ROOT, arguments.namespace)
+    if _is_forgotten(bundle, root, arguments.id):
+        return
     argv = [binary, "--root", root, "--log", join(bundle, "log.json"), "--log-format", "json"]
     outcome = run([*argv, "delete", "--force", arguments.id], environ, limit=_RUNC_SECONDS)
     if outcome.status is None:
@@ -113,6 +115,16 @@ def _delete_container(bundle: str, arguments: Arguments, environ: Mapping[str, s
     elif outcome.status != 0:
         said = (outcome.stdout + outcome.stderr).decode("utf-8", "replace").strip()
         warn(f"{binary} delete ended with status {outcome.status}: {said}")
+
+
+def _is_forgotten(bundle: str, root: str, id: str) -> bool:  # noqa: A002 (the flag)
+    """The usual case: init's end was recorded, and the runtime has removed what it knew.
+
+    To ask it again takes longer than all the rest.  If we look in the wrong place, the directory
+    above is not there either, and it is asked.
+    """
+    ended = decode(_read(bundle, FILE_NAME)) is not None
+    return ended and os.path.isdir(root) and not os.path.lexists(join(root, id))
 
 
 def _options(bundle: str) -> dict[str, str]:
