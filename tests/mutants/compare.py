@@ -9,8 +9,6 @@ every call.  The tests that were written because a defect had survived are left 
 
 from __future__ import annotations
 
-import argparse
-import re
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -18,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from .command_line import parse
 from .copies import ROOT, Outcome, edited_copy, run_tests
 from .defect import Defect, Kind
 from .defects import DEFECTS
@@ -47,7 +46,6 @@ KIT = (
 NO_DEFECT = Defect(
     "none", Kind.CHECK, "__init__.py", "TYPE_CHECKING = False", "TYPE_CHECKING = 0", ()
 )
-_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+?)(?:\[.*)?(?: - .*)?$", re.MULTILINE)
 
 _HEAD = """\
 # What the kit sees
@@ -86,10 +84,9 @@ def _first(outcome: Outcome) -> str:
         return "(hangs)"
     if outcome.code == 0:
         return ""
-    failed = _FAILED.search(outcome.text)
-    if failed is None:
+    if not outcome.failed:
         raise RuntimeError(f"pytest ended with {outcome.code}: {outcome.text[-500:]}")
-    return failed[1]
+    return outcome.failed
 
 
 def compare(defect: Defect) -> Seen:
@@ -122,24 +119,14 @@ def _where(one: Seen) -> str:
 
 def main() -> int:
     """Parse the arguments, run, tell."""
-    parser = argparse.ArgumentParser(prog="python -m tests.mutants.compare", description=__doc__)
-    parser.add_argument("-k", default="", metavar="TEXT", help="only names or files with TEXT")
-    parser.add_argument("-j", type=int, default=1, metavar="N", help="so many at a time")
-    parser.add_argument("--write", action="store_true", help=f"write {TABLE.relative_to(ROOT)}")
-    wanted = parser.parse_args()
-    if wanted.write and wanted.k:
-        parser.error("--write wants the whole list: leave out -k")
-    chosen = [
-        one
-        for one in DEFECTS
-        if one.file.startswith(PARTS) and (wanted.k in one.name or wanted.k in one.file)
-    ]
+    simulated = [one for one in DEFECTS if one.file.startswith(PARTS)]
+    wanted = parse("tests.mutants.compare", __doc__, TABLE, simulated)
     for tests in (EXAMPLES, KIT):
         if failed := seen_by(NO_DEFECT, tests):
-            parser.error(f"{failed} fails without any defect: first see to that")
+            sys.exit(f"{failed} fails without any defect: first see to that")
     seen = []
-    with ThreadPoolExecutor(max(wanted.j, 1)) as pool:
-        for one in pool.map(compare, chosen):
+    with ThreadPoolExecutor(wanted.jobs) as pool:
+        for one in pool.map(compare, wanted.defects):
             print(one, flush=True)
             seen.append(one)
     if wanted.write:

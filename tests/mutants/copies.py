@@ -6,6 +6,7 @@ The checkout is never touched: the copy lies in a directory of its own, and Pyth
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ __all__ = ["ROOT", "Outcome", "edited_copy", "run_tests"]
 ROOT = Path(__file__).parents[2]
 SCHEDULES = "400"  # enough for every break of a law to be seen
 _OPTIONS = ("-x", "-q", "--no-header", "-p", "no:cacheprovider")
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+?)(?:\[.*)?(?: - .*)?$", re.MULTILINE)
 _SKIPPED = shutil.ignore_patterns("__pycache__")
 
 
@@ -28,6 +30,12 @@ class Outcome:
 
     code: int | None
     text: str
+
+    @property
+    def failed(self) -> str:
+        """The first test that failed, without its parameters; "" where none is named."""
+        found = _FAILED.search(self.text)
+        return found[1] if found else ""
 
 
 def edited_copy(where: Path, file: str, old: str, new: str, *, append: str = "") -> None:

@@ -8,8 +8,6 @@ status is 1 if one of them is seen by nobody.
 
 from __future__ import annotations
 
-import argparse
-import re
 import sys
 import tempfile
 import time
@@ -18,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from .command_line import parse
 from .copies import ROOT, Outcome, edited_copy, run_tests
 from .defect import Defect
 from .defects import DEFECTS
@@ -26,7 +25,6 @@ LIMIT = 60.0  # seconds for the tests of one defect
 HANGING = 15.0  # the same where a hang is what is looked for: whole, they take two
 TABLE = ROOT / "docs" / "mutants.md"
 
-_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+?)(?:\[.*)?(?: - .*)?$", re.MULTILINE)
 _TESTS_FAILED = 1  # pytest's exit code; the others mean that they did not even run
 
 _HEAD = """\
@@ -62,8 +60,7 @@ def judge(defect: Defect, outcome: Outcome) -> tuple[str, str]:
         return "", "the tests did not end, and that is not what is looked for"
     if outcome.code != _TESTS_FAILED:
         return "", f"pytest ended with {outcome.code}: {outcome.text[-300:]}"
-    failed = _FAILED.search(outcome.text)
-    return (failed[1], "") if failed else ("", f"no test is named: {outcome.text[-300:]}")
+    return outcome.failed, "" if outcome.failed else f"no test is named: {outcome.text[-300:]}"
 
 
 def make(defect: Defect) -> Verdict:
@@ -94,18 +91,9 @@ def table(verdicts: Iterable[Verdict]) -> str:
 
 def main() -> int:
     """Parse the arguments, run, tell."""
-    parser = argparse.ArgumentParser(prog="python -m tests.mutants.run", description=__doc__)
-    parser.add_argument("-k", default="", metavar="TEXT", help="only names or files with TEXT")
-    parser.add_argument("-j", type=int, default=1, metavar="N", help="so many at a time")
-    parser.add_argument("--write", action="store_true", help=f"write {TABLE.relative_to(ROOT)}")
-    wanted = parser.parse_args()
-    if wanted.write and wanted.k:
-        parser.error("--write wants the whole list: leave out -k")
-    chosen = [one for one in DEFECTS if wanted.k in one.name or wanted.k in one.file]
-    if not chosen:
-        parser.error(f"no defect has {wanted.k!r} in its name or file")
+    wanted = parse("tests.mutants.run", __doc__, TABLE, DEFECTS)
     verdicts = []
-    for verdict in make_all(chosen, max(wanted.j, 1)):
+    for verdict in make_all(wanted.defects, wanted.jobs):
         print(verdict, flush=True)
         verdicts.append(verdict)
     caught = sum(1 for verdict in verdicts if verdict.by)

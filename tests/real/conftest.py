@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -23,10 +23,12 @@ from .requirements import (
     BINARIES,
     GO,
     RUNTIMES,
+    TRIO,
     missing_from_machine,
     missing_shim,
     shim_program,
 )
+from .shim_world import Shim, ShimWorld, open_box, open_shim_world
 
 LIMIT = 240  # seconds for one test; the stress tests take most
 
@@ -112,6 +114,13 @@ def runtime(request: pytest.FixtureRequest, machine: None, give_up: Callable[[st
     return name
 
 
+@pytest.fixture
+def our_runtime(machine: None, give_up: Callable[[str], None]) -> str:
+    """Ours alone, for tests of what no other can do; they call it `runtime`."""
+    give_up(missing_shim(TRIO))
+    return TRIO
+
+
 @pytest.fixture(scope="session")
 def rootfs(machine: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return images.make_rootfs(tmp_path_factory.mktemp("rootfs") / "busybox")
@@ -120,6 +129,23 @@ def rootfs(machine: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def image_tar(rootfs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return images.make_image(rootfs, tmp_path_factory.mktemp("image") / "busybox.tar")
+
+
+@pytest.fixture
+async def world(
+    machine: None, rootfs: Path, give_up: Callable[[str], None]
+) -> AsyncIterator[ShimWorld]:
+    """Our shim without a containerd; some modules have a `world` of their own."""
+    give_up(missing_shim(TRIO))
+    async with open_shim_world(rootfs) as world:
+        yield world
+
+
+@pytest.fixture
+async def shim(world: ShimWorld) -> AsyncIterator[Shim]:
+    """A shim with a running container, `shim_world.BOX`; the same goes for it."""
+    async with open_box(world) as shim:
+        yield shim
 
 
 @pytest.fixture(scope="session")
@@ -147,13 +173,8 @@ def criu_daemon(
 
 @pytest.fixture(scope="session")
 def shared_daemon(machine: None, image_tar: Path) -> Iterator[Daemon]:
-    daemon = Daemon()
-    try:
-        daemon.start()
-        daemon.ctr("image", "import", str(image_tar))
+    with running(Daemon(), image_tar) as daemon:
         yield daemon
-    finally:
-        daemon.close()
 
 
 @pytest.fixture
@@ -168,14 +189,21 @@ def own_daemon(image_tar: Path) -> Iterator[Daemon]:
     yield from lend(Daemon(debug=True), image_tar)
 
 
-def lend(daemon: Daemon, image_tar: Path) -> Iterator[Daemon]:
-    """The life of a daemon for one test."""
+@contextmanager
+def running(daemon: Daemon, image_tar: Path) -> Iterator[Daemon]:
+    """Start it, with the image; stop it at the end of the block."""
     try:
         daemon.start()
         daemon.ctr("image", "import", str(image_tar))
-        yield from clean(daemon)
+        yield daemon
     finally:
         daemon.close()
+
+
+def lend(daemon: Daemon, image_tar: Path) -> Iterator[Daemon]:
+    """The life of a daemon for one test."""
+    with running(daemon, image_tar):
+        yield from clean(daemon)
 
 
 def clean(daemon: Daemon) -> Iterator[Daemon]:

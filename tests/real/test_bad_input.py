@@ -7,9 +7,7 @@ knows its container, and it has no more fds and children than before.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from google.protobuf.any_pb2 import Any
@@ -24,18 +22,10 @@ from trioshim.errors import (
 from trioshim.proto import task_v2_pb2 as api
 from trioshim.proto.task_types_pb2 import Status
 
-from .requirements import TRIO, missing_shim
 from .shim_parts import open_fifo, until, write_to
-from .shim_world import BOX, OBEDIENT, OPTIONS, SLEEP, Shim, open_box, open_shim_world
+from .shim_world import BOX, OBEDIENT, OPTIONS, SLEEP, Shim
 
 BAD_IDS = ["", "..", ".", "a/b", "../box", "a b", "-rf", "a\n", "x" * 77]
-
-
-@pytest.fixture
-async def shim(machine: None, rootfs: Path, give_up: Callable[[str], None]) -> AsyncIterator[Shim]:
-    give_up(missing_shim(TRIO))
-    async with open_shim_world(rootfs) as world, open_box(world) as shim:
-        yield shim
 
 
 async def test_update_without_resources(shim: Shim) -> None:

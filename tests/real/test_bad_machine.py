@@ -10,7 +10,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,24 +23,8 @@ from trioshim.proto import task_v2_pb2 as api
 from trioshim.proto.task_types_pb2 import Status
 from trioshim.proto.types_pb2 import Mount
 
-from .requirements import TRIO, missing_shim
 from .shim_parts import open_fifo, until, write_to
-from .shim_world import BOX, OBEDIENT, SLEEP, Shim, ShimWorld, open_box, open_shim_world
-
-
-@pytest.fixture
-async def world(
-    machine: None, rootfs: Path, give_up: Callable[[str], None]
-) -> AsyncIterator[ShimWorld]:
-    give_up(missing_shim(TRIO))
-    async with open_shim_world(rootfs) as world:
-        yield world
-
-
-@pytest.fixture
-async def shim(world: ShimWorld) -> AsyncIterator[Shim]:
-    async with open_box(world) as shim:
-        yield shim
+from .shim_world import BOX, OBEDIENT, SLEEP, Shim, ShimWorld
 
 
 async def test_a_rootfs_that_cannot_be_mounted(shim: Shim) -> None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, suppress
-from pathlib import Path
 
 import pytest
 import trio
@@ -21,18 +19,10 @@ from trioshim.proto.ttrpc_pb2 import Request, Response
 from trioshim.ttrpc import open_client
 from trioshim.ttrpc._frames import Frame, FrameDecoder, FrameType
 
-from .requirements import TRIO, missing_shim
 from .shim_parts import open_raw
-from .shim_world import BOX, Shim, open_box, open_shim_world
+from .shim_world import BOX, Shim
 
 TASK = "containerd.task.v2.Task"
-
-
-@pytest.fixture
-async def shim(machine: None, rootfs: Path, give_up: Callable[[str], None]) -> AsyncIterator[Shim]:
-    give_up(missing_shim(TRIO))
-    async with open_shim_world(rootfs) as world, open_box(world) as shim:
-        yield shim
 
 
 def frame(stream_id: int, method: str = "Connect", payload: bytes = b"") -> bytes:

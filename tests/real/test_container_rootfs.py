@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,9 @@ from trioshim.containers._spec import oci_config, oci_process
 from trioshim.proto import task_v2_pb2 as api
 from trioshim.proto import types_pb2
 
-from .requirements import TRIO, missing_shim
-from .shim_world import BOX, Shim, ShimWorld, open_shim_world
+from .shim_world import BOX, Shim, ShimWorld
 
 SELF = "cat /proc/self/status"
-
-
-@pytest.fixture
-async def world(
-    machine: None, rootfs: Path, give_up: Callable[[str], None]
-) -> AsyncIterator[ShimWorld]:
-    give_up(missing_shim(TRIO))
-    async with open_shim_world(rootfs) as world:
-        yield world
 
 
 @pytest.fixture

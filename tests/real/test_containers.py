@@ -35,9 +35,6 @@ from .container_world import (
 
 place = container_world.place
 
-MANY = 10 << 20  # bytes
-RUNNING = "while :; do sleep 0.1; done"
-
 
 # ---------------------------------------------------------------- where the root comes from
 

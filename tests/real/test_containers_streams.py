@@ -30,8 +30,6 @@ from .shim_parts import until
 place = container_world.place
 
 MANY = 10 << 20  # bytes
-RUNNING = "while :; do sleep 0.1; done"
-
 
 # ---------------------------------------------------------------- streams
 

@@ -20,40 +20,24 @@ import trio
 from trioshim.client import connect
 from trioshim.proto import task_v2_pb2 as api
 
-from . import leaks, test_ctr, test_restart, verb_world
-from .conftest import lend
+from . import leaks, test_ctr, verb_world
+from .conftest import lend, our_runtime, running
 from .daemon import Daemon
 from .images import IMAGE
+from .kept_everywhere import *  # noqa: F403 (as tests of this module)
 from .poll import eventually
 from .releases import ReleasedDaemon, programs_of
-from .requirements import TRIO, missing_shim, shim_program
+from .requirements import TRIO, shim_program
 
 VARIABLE = "TRIOSHIM_PROTOCOL"
 # Files of the shim that show in the tree of its tasks while a connection is served.
 SERVERS = TTRPC, GRPC = "_server.py:", "_grpc.py:"
 
-# What is imported into a test module by its name is a test of that module, with its fixtures.
-test_run = test_ctr.test_run_gives_output_and_exit_status
-test_stdin = test_ctr.test_run_reads_stdin_to_its_end
-test_absent_program = test_ctr.test_a_program_that_is_not_there
+# Beside those of `kept_everywhere`.
 test_terminal = test_ctr.test_exec_in_a_terminal_follows_its_size
-test_kill = test_ctr.test_kill_ends_an_init_that_ignores_term
-test_exec = test_ctr.test_exec_gives_output_and_exit_status
-test_kill_exec = test_ctr.test_kill_reaches_one_exec
-test_pause = test_ctr.test_pause_and_resume
-test_ps = test_ctr.test_ps_lists_init_and_execs
-test_metrics = test_ctr.test_metrics
-test_oom = test_ctr.test_oom_is_told_before_the_exit
-test_restart_of_containerd = test_restart.test_a_container_outlives_containerd
-test_killed_shim = test_restart.test_containerd_reports_the_end_of_a_killed_shim
-test_kept_status = test_restart.test_delete_knows_the_status_after_the_shim_was_killed
 
 
-@pytest.fixture
-def runtime(machine: None, give_up: Callable[[str], None]) -> str:
-    """Ours: no other shim can do both."""
-    give_up(missing_shim(TRIO))
-    return TRIO
+runtime = our_runtime  # no other shim can do both
 
 
 def ask_for(daemon: Daemon, protocol: str) -> Daemon:
@@ -70,13 +54,8 @@ def programs(machine: None, give_up: Callable[[str], None]) -> Path:
 
 @pytest.fixture(scope="module")
 def shared_daemon(programs: Path, image_tar: Path) -> Iterator[Daemon]:
-    daemon = ask_for(ReleasedDaemon(programs), "grpc")
-    try:
-        daemon.start()
-        daemon.ctr("image", "import", str(image_tar))
+    with running(ask_for(ReleasedDaemon(programs), "grpc"), image_tar) as daemon:
         yield daemon
-    finally:
-        daemon.close()
 
 
 @pytest.fixture

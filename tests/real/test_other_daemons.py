@@ -18,40 +18,24 @@ from trioshim.proto import events_pb2
 from trioshim.testing import check_event_order
 
 from . import test_ctr, test_restart
-from .conftest import lend
+from .conftest import lend, our_runtime, running
 from .daemon import Daemon
 from .events import Event
 from .images import IMAGE
+from .kept_everywhere import *  # noqa: F403 (as tests of this module)
 from .releases import SUITES, ReleasedDaemon, programs_of
-from .requirements import TRIO, missing_shim
+from .requirements import TRIO
 from .terminal import open_terminal
 
-# What is imported into a test module by its name is a test of that module, with its fixtures.
-test_run = test_ctr.test_run_gives_output_and_exit_status
-test_stdin = test_ctr.test_run_reads_stdin_to_its_end
+# Beside those of `kept_everywhere`.
 test_rootfs = test_ctr.test_run_on_a_plain_rootfs
-test_absent_program = test_ctr.test_a_program_that_is_not_there
 test_detached = test_ctr.test_detached_run_kill_and_remove
-test_kill = test_ctr.test_kill_ends_an_init_that_ignores_term
 test_kill_all = test_ctr.test_kill_all_reaches_every_process
-test_exec = test_ctr.test_exec_gives_output_and_exit_status
-test_kill_exec = test_ctr.test_kill_reaches_one_exec
-test_pause = test_ctr.test_pause_and_resume
-test_ps = test_ctr.test_ps_lists_init_and_execs
-test_metrics = test_ctr.test_metrics
-test_oom = test_ctr.test_oom_is_told_before_the_exit
 test_attach = test_ctr.test_attach_sees_the_output_of_a_detached_container
-test_restart_of_containerd = test_restart.test_a_container_outlives_containerd
-test_killed_shim = test_restart.test_containerd_reports_the_end_of_a_killed_shim
 test_killed_both = test_restart.test_a_shim_killed_while_containerd_is_down
-test_kept_status = test_restart.test_delete_knows_the_status_after_the_shim_was_killed
 
 
-@pytest.fixture
-def runtime(machine: None, give_up: Callable[[str], None]) -> str:
-    """Ours; what the Go shim does is known from the machine's own containerd."""
-    give_up(missing_shim(TRIO))
-    return TRIO
+runtime = our_runtime  # what the Go shim does is known from the machine's own containerd
 
 
 @pytest.fixture(scope="module", params=SUITES)
@@ -60,14 +44,9 @@ def programs(request: pytest.FixtureRequest, machine: None, give_up: Callable[[s
 
 
 @pytest.fixture(scope="module")
-def shared_daemon(programs: Path, image_tar: Path) -> Iterator[ReleasedDaemon]:
-    daemon = ReleasedDaemon(programs)
-    try:
-        daemon.start()
-        daemon.ctr("image", "import", str(image_tar))
+def shared_daemon(programs: Path, image_tar: Path) -> Iterator[Daemon]:
+    with running(ReleasedDaemon(programs), image_tar) as daemon:
         yield daemon
-    finally:
-        daemon.close()
 
 
 @pytest.fixture

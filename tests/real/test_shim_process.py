@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -41,15 +41,6 @@ with socket.socket(socket.AF_UNIX) as client:
     except (BrokenPipeError, ConnectionResetError):
         print(b"")
 """
-
-
-@pytest.fixture
-async def world(
-    machine: None, rootfs: Path, give_up: Callable[[str], None]
-) -> AsyncIterator[ShimWorld]:
-    give_up(missing_shim(TRIO))
-    async with open_shim_world(rootfs) as world:
-        yield world
 
 
 @pytest.fixture

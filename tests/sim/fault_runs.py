@@ -6,10 +6,11 @@ Beside each life another container runs, and must not notice.  To see one run ag
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 
 import trio
@@ -96,16 +97,20 @@ class Run:
     def life(self) -> Life:
         return LIVES[self.name]
 
+    def open_world(self) -> AbstractAsyncContextManager[World]:
+        """A shim for this life, with the plan between it and its ports."""
+        return open_shim(
+            program=self.life.program,
+            shared_pid_namespace=self.life.shared_pid_namespace,
+            pid_max=self.life.pid_max,
+            faults=self.plan,
+        )
+
     # ------------------------------------------------------------ the daemon
 
     async def live(self) -> None:
         with trio.fail_after(7200):
-            async with open_shim(
-                program=self.life.program,
-                shared_pid_namespace=self.life.shared_pid_namespace,
-                pid_max=self.life.pid_max,
-                faults=self.plan,
-            ) as self.world:
+            async with self.open_world() as self.world:
                 async with self.world.client() as shim:
                     await self._beside_another(shim)
                     await shim.shutdown(ask.shutdown())
@@ -353,6 +358,7 @@ def live(
     return run
 
 
+@functools.cache
 def calls_of(name: str) -> list[PortCall]:
     """The port calls of a life without faults."""
     return live(name, FaultPlan()).during

@@ -18,6 +18,7 @@ import trio.testing
 
 from tests.sim import blows, test_callers, test_life, test_linger
 from tests.sim import requests as ask
+from tests.sim.amount import SCHEDULES
 from tests.sim.blows import BLOWS, Kind, cut_short
 from tests.sim.rpcs import RPCS
 from tests.sim.worlds import run_day
@@ -29,7 +30,7 @@ from trioshim.testing import Program, Trace, World, open_shim, run_schedule
 
 WIRES: tuple[Wire, ...] = get_args(Wire)
 FOREVER = Program(after=None)
-DAYS = int(os.environ.get("TRIOSHIM_SCHEDULES", "2000")) // 5
+DAYS = SCHEDULES // 5
 BLOCKS = 8
 EVERY = 1 if os.environ.get("TRIOSHIM_ALL_STEPS") else 7
 

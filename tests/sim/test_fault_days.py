@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 
 import pytest
 import trio
 
 from tests.sim import requests as ask
+from tests.sim.amount import SCHEDULES
 from tests.sim.fault_runs import AWAY, delete_actions, heard, once_each
-from tests.sim.worlds import Day, use_container
+from tests.sim.worlds import Day, use_containers
 from trioshim.testing import (
     Fault,
     FaultKind,
@@ -19,27 +19,16 @@ from trioshim.testing import (
     World,
     check_event_order,
     draw_faults,
-    open_shim,
     run_schedule,
 )
 
-SCHEDULES = int(os.environ.get("TRIOSHIM_SCHEDULES", "2000"))
 BATCHES = 2
 
 
 async def live_one_day(day: Day, plan: FaultPlan, logged: list[logging.LogRecord]) -> World:
     with trio.fail_after(7200):
-        async with open_shim(
-            program=day.program,
-            step=day.step,
-            publishing=day.publishing,
-            shared_pid_namespace=day.shared_pid_namespace,
-            pid_max=day.pid_max,
-            faults=plan,
-        ) as world:
-            async with world.client() as shim, trio.open_nursery() as nursery:
-                for number in range(day.draw.choice((1, 1, 2))):
-                    nursery.start_soon(use_container, day, world, shim, f"c{number}")
+        async with day.open_world(plan) as world:
+            await use_containers(day, world)
             await trio.sleep(AWAY)  # the daemon is back, and has heard everything
             async with world.client() as shim:
                 await shim.shutdown(ask.shutdown())

@@ -6,22 +6,20 @@
 from __future__ import annotations
 
 import functools
-import os
 import random
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
+from tests.sim.amount import SCHEDULES
 from tests.sim.fault_lives import LIVES
 from tests.sim.fault_runs import Run, calls_of, live
 from trioshim.testing import FaultKind, FaultPlan, PortCall, draw_faults, every_fault
 
-SCHEDULES = int(os.environ.get("TRIOSHIM_SCHEDULES", "2000"))
 BATCHES = 4
 GRACE = 30  # virtual seconds that a fault may cost beside its own: undoing, waiting, asking again
 
-calls_of = functools.cache(calls_of)
 seconds_of = functools.cache(lambda name: live(name, FaultPlan()).seconds)
 
 Table = dict[str, Counter[str]]

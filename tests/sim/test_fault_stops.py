@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import os
 import random
 from dataclasses import dataclass, field
 
 import pytest
 import trio
 
+from tests.sim.amount import SCHEDULES
 from tests.sim.fault_lives import LIVES
 from tests.sim.fault_runs import GIVEN_UP, Run, calls_of, heard, once_each, remove
 from trioshim.errors import ShimError
@@ -19,15 +18,11 @@ from trioshim.testing import (
     World,
     check_event_order,
     draw_faults,
-    open_shim,
     run_schedule,
 )
 
-SCHEDULES = int(os.environ.get("TRIOSHIM_SCHEDULES", "2000"))
 BATCHES = 2
 LONGEST = 30  # virtual seconds to stop: undoing a Create 20, replies 1, events 5
-
-calls_of = functools.cache(calls_of)
 
 
 @dataclass
@@ -46,12 +41,7 @@ class Stopped(Run):
 
     async def live(self) -> None:
         with trio.fail_after(7200):
-            async with open_shim(
-                program=self.life.program,
-                shared_pid_namespace=self.life.shared_pid_namespace,
-                pid_max=self.life.pid_max,
-                faults=self.plan,
-            ) as self.world:
+            async with self.open_world() as self.world:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._until_it_is_gone)
                     await trio.sleep(self.after)

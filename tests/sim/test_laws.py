@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
+from tests.sim.amount import SCHEDULES
 from tests.sim.worlds import run_day
 from trioshim.testing import Trace
 
-SCHEDULES = int(os.environ.get("TRIOSHIM_SCHEDULES", "2000"))
 BLOCKS = 20
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 import trio.testing
@@ -77,34 +80,32 @@ async def test_not_while_a_container_is_there(autojump_clock: trio.abc.Clock) ->
         world.check_nothing_left()
 
 
-async def test_a_failed_create_of_a_daemon_that_died(autojump_clock: trio.abc.Clock) -> None:
-    """It died while Create was under way; Create fails, and nobody comes any more (P21)."""
+@asynccontextmanager
+async def left_in_a_create(seconds: float) -> AsyncIterator[World]:
+    """A shim whose daemon has died after a second of a Create, which takes so long and fails."""
 
     async def step(verb: str) -> None:
         if verb == "create":
-            await trio.sleep(20)
+            await trio.sleep(seconds)
             raise OSError(28, "no space left")
 
     async with open_shim(linger=LINGER, step=step) as world:
         with trio.move_on_after(1):
             async with world.client() as shim:
                 await shim.create(ask.create("c1"))
+        yield world
+
+
+async def test_a_failed_create_of_a_daemon_that_died(autojump_clock: trio.abc.Clock) -> None:
+    """It died while Create was under way; Create fails, and nobody comes any more (P21)."""
+    async with left_in_a_create(20) as world:
         assert await ends_at(world) == pytest.approx(1 + LINGER)
         world.check_nothing_left()
 
 
 async def test_a_slow_failed_create_of_a_daemon_that_died(autojump_clock: trio.abc.Clock) -> None:
     """The same, but Create takes longer than `linger`: the shim is not left behind."""
-
-    async def step(verb: str) -> None:
-        if verb == "create":
-            await trio.sleep(200)
-            raise OSError(28, "no space left")
-
-    async with open_shim(linger=LINGER, step=step) as world:
-        with trio.move_on_after(1):
-            async with world.client() as shim:
-                await shim.create(ask.create("c1"))
+    async with left_in_a_create(200) as world:
         await trio.sleep(200)
         assert not world.stopped.is_set()
         assert await ends_at(world) <= 200 + 2 * LINGER

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 import trio
@@ -18,6 +19,7 @@ from trioshim.errors import ShimError, UnavailableError
 from trioshim.proto import events_pb2 as events
 from trioshim.proto import task_v2_pb2 as api
 from trioshim.testing import (
+    FaultPlan,
     LawBrokenError,
     Program,
     Trace,
@@ -46,6 +48,18 @@ class Day:
         self.draw = random.Random(f"day {self.seed}")
         self.shared_pid_namespace = self.draw.random() < 0.3
         self.pid_max = self.draw.choice((12, 20, 32768))
+
+    def open_world(self, faults: FaultPlan | None = None) -> AbstractAsyncContextManager[World]:
+        """A shim for this day."""
+        return open_shim(
+            program=self.program,
+            step=self.step,
+            publishing=self.publishing,
+            shared_pid_namespace=self.shared_pid_namespace,
+            pid_max=self.pid_max,
+            faults=faults,
+            protocol=self.protocol,
+        )
 
     def program(self, id_: str, exec_id: str) -> Program:
         draw = random.Random(f"{self.seed} {id_} {exec_id}")
@@ -90,21 +104,19 @@ async def live_one_day(day: Day) -> World:
 
 
 async def _live_one_day(day: Day) -> World:
-    async with open_shim(
-        program=day.program,
-        step=day.step,
-        publishing=day.publishing,
-        shared_pid_namespace=day.shared_pid_namespace,
-        pid_max=day.pid_max,
-        protocol=day.protocol,
-    ) as world:
-        async with world.client() as shim, trio.open_nursery() as nursery:
-            for number in range(day.draw.choice((1, 1, 2))):
-                nursery.start_soon(use_container, day, world, shim, f"c{number}")
+    async with day.open_world() as world:
+        await use_containers(day, world)
         async with world.client() as shim:
             await shim.shutdown(ask.shutdown())
             await world.stopped.wait()
     return world
+
+
+async def use_containers(day: Day, world: World) -> None:
+    """One container or two, at the same time, until they are gone."""
+    async with world.client() as shim, trio.open_nursery() as nursery:
+        for number in range(day.draw.choice((1, 1, 2))):
+            nursery.start_soon(use_container, day, world, shim, f"c{number}")
 
 
 async def use_container(day: Day, world: World, shim: TaskClient, id_: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,16 +20,12 @@ from trioshim.errors import ShimError, UnavailableError
 from trioshim.rpc import Dispatcher, GrpcClient, open_grpc_client
 from trioshim.rpc._grpc import serve_grpc
 
-from .grpc_world import TASK, Tasks, task_service
+from .grpc_world import TASK, Tasks, framed, task_service
 
 SERVICE = TASK.full_name
 HEAD = {":status": "200", "content-type": "application/grpc"}
 OK = {"grpc-status": "0"}
 Streams = tuple[trio.abc.Stream, trio.abc.Stream]
-
-
-def framed(message: bytes) -> bytes:
-    return struct.pack(">BI", 0, len(message)) + message
 
 
 @dataclass

@@ -19,6 +19,7 @@ import trio
 import trio.testing
 from google.protobuf.empty_pb2 import Empty
 
+from trioshim import errors
 from trioshim.proto import task_v2_pb2 as api
 from trioshim.rpc import Dispatcher, Service, instant
 from trioshim.rpc._grpc import serve_grpc
@@ -33,6 +34,31 @@ HEADERS = {
     "te": "trailers",
     "content-type": "application/grpc",
 }
+ONE_OF_EACH: list[errors.ShimError] = [
+    errors.InvalidArgumentError("no bundle"),
+    errors.DeadlineExceededError(""),
+    errors.NotFoundError("container x"),
+    errors.AlreadyExistsError("x"),
+    errors.ResourceExhaustedError("x"),
+    errors.FailedPreconditionError("x"),
+    errors.UnimplementedError("x"),
+    errors.InternalError("x"),
+    errors.UnavailableError("x"),
+    errors.StatusError("who knows"),
+]
+
+
+def framed(message: bytes) -> bytes:
+    return struct.pack(">BI", 0, len(message)) + message
+
+
+def raising(error: BaseException) -> Callable[[], api.StateResponse]:
+    """For `Tasks.answer`."""
+
+    def answer() -> api.StateResponse:
+        raise error
+
+    return answer
 
 
 class Tasks:
@@ -156,7 +182,7 @@ class Peer:
         stream_id: int = self.h2.get_next_available_stream_id()
         self.replies[stream_id] = Reply()
         self.h2.send_headers(stream_id, [(k, v) for k, v in all_headers.items() if v])
-        rest = struct.pack(">BI", 0, len(message)) + message if body is None else body
+        rest = framed(message) if body is None else body
         while len(rest) > 16384:
             self.h2.send_data(stream_id, rest[:16384])
             rest = rest[16384:]

@@ -33,6 +33,17 @@ CONFIG = {
 }
 
 
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """Where images are unpacked; for a test module to import."""
+    return tmp_path / "cache"
+
+
+def names(cache: Path) -> list[str]:
+    """What is in it; nothing before there is one."""
+    return sorted(os.listdir(cache)) if cache.exists() else []
+
+
 def entry(name: str, data: bytes = b"", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
     """One member of a layer: a file, unless `type` says otherwise."""
     info = tarfile.TarInfo(name)

@@ -13,7 +13,7 @@ import h2.connection
 from trioshim.proto import task_v2_pb2 as api
 from trioshim.ttrpc import Connection, Request, Role
 
-from .grpc_world import HEADERS, TASK, TASK_PATH
+from .grpc_world import HEADERS, TASK, TASK_PATH, framed
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 REQUEST = api.ConnectRequest(id="abc").SerializeToString()
@@ -46,8 +46,7 @@ def _grpc_frames() -> tuple[bytes, ...]:
         stream_id = peer.get_next_available_stream_id()
         path = {":path": f"{TASK_PATH}/{method}"}
         peer.send_headers(stream_id, list((HEADERS | path).items()))
-        body = struct.pack(">BI", 0, len(REQUEST)) + REQUEST
-        peer.send_data(stream_id, body, end_stream=True)
+        peer.send_data(stream_id, framed(REQUEST), end_stream=True)
     peer.increment_flow_control_window(1000)
     peer.ping(b"12345678")
     return split(peer.data_to_send().removeprefix(PREFACE), 9, 3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,18 +14,10 @@ from trioshim.containers._image import unpack_image
 from trioshim.errors import FailedPreconditionError, RuntimeFailedError
 
 from . import image_files as made
-from .image_files import LOWER, UPPER, entry, tar
+from .image_files import LOWER, UPPER, entry, names, tar
 
 pytestmark = made.needs_tools
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
-def names(cache: Path) -> list[str]:
-    return sorted(os.listdir(cache)) if cache.exists() else []
+cache = made.cache
 
 
 def broken(change: Mapping[str, bytes | None]) -> dict[str, bytes]:

@@ -17,18 +17,10 @@ from trioshim.containers import _image
 from trioshim.containers._image import Image, unpack_image
 
 from . import image_files as made
-from .image_files import entry, tar
+from .image_files import entry, names, tar
 
 pytestmark = made.needs_tools
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
-def names(cache: Path) -> list[str]:
-    return sorted(os.listdir(cache)) if cache.exists() else []
+cache = made.cache
 
 
 def check_layers(root: Path) -> None:

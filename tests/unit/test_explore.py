@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 
 from trioshim.testing import Exploration, Trace, _schedules, explore, replay, run_schedule
 
-ROOT = Path(__file__).parents[2]
-GUARD = 60  # seconds; only against a hanging test run
+from .fresh_python import GUARD, printed_by
 
 
 async def hasty() -> None:
@@ -110,17 +109,9 @@ def test_a_seed_is_the_same_in_every_process(hash_seed: str) -> None:
         "from tests.unit.test_explore import *\n"
         "print([digest_of(crowd, seed) for seed in range(20)], replay(drawing, 3))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONHASHSEED": hash_seed},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=GUARD,
-    )
     here = [digest_of(crowd, seed) for seed in range(20)]
-    assert done.stdout == f"{here} {replay(drawing, 3)}\n"
+    printed = printed_by("-c", program, hash_seed=hash_seed)
+    assert printed == f"{here} {replay(drawing, 3)}\n"
 
 
 @pytest.mark.parametrize("schedules", [0, -3])

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import trio
 from google.protobuf.message import Message
@@ -25,7 +20,7 @@ from trioshim.testing import (
     unpack,
 )
 
-ROOT = Path(__file__).parents[2]
+from .fresh_python import printed_by
 
 # ---------------------------------------------------------------- the laws
 
@@ -226,19 +221,11 @@ def test_a_seed_means_the_same_in_every_process(hash_seed: str) -> None:
         "from tests.sim.worlds import run_day; from trioshim.testing import Trace;"
         "trace = Trace(); run_day(7, trace); print(trace.digest)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONHASHSEED": hash_seed},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
     from tests.sim.worlds import run_day
 
     trace = Trace()
     run_day(7, trace)
-    assert done.stdout.strip() == trace.digest
+    assert printed_by("-c", program, hash_seed=hash_seed).strip() == trace.digest
 
 
 def test_a_schedule_gives_its_result_and_takes_no_time() -> None:

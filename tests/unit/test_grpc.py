@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 
 import pytest
 import trio
@@ -16,16 +15,8 @@ from trioshim.proto import task_v2_pb2 as api
 from trioshim.rpc import _grpc, _grpc_wire
 from trioshim.rpc._grpc_wire import MAX_MESSAGE, MAX_STREAMS
 
+from .grpc_world import ONE_OF_EACH, open_world, raising
 from .grpc_world import TASK_PATH as TASK
-from .grpc_world import open_world
-
-
-def raising(error: BaseException) -> Callable[[], api.StateResponse]:
-    def answer() -> api.StateResponse:
-        raise error
-
-    return answer
-
 
 # ---------------------------------------------------------------- replies
 
@@ -54,16 +45,7 @@ async def test_a_reply_leaves_in_one_write() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        errors.InvalidArgumentError("no bundle"),
-        errors.DeadlineExceededError(""),
-        errors.NotFoundError("container x"),
-        errors.AlreadyExistsError("x"),
-        errors.ResourceExhaustedError("x"),
-        errors.FailedPreconditionError("x"),
-        errors.UnimplementedError("x"),
-        errors.InternalError("x"),
-        errors.UnavailableError("x"),
-        errors.StatusError("who knows"),
+        *ONE_OF_EACH,
         errors.RuntimeFailedError("100 % wrong:\n“é”, a/b"),
     ],
     ids=lambda error: type(error).__name__,

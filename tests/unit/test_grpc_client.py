@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import pytest
 import trio
@@ -17,15 +16,7 @@ from trioshim.rpc import open_grpc_client
 from trioshim.rpc._grpc_wire import MAX_MESSAGE
 
 from .grpc_client_world import HEAD, SERVICE, Server, answers, calling, connected, framed
-from .grpc_world import Tasks
-
-
-def raising(error: BaseException) -> Callable[[], api.StateResponse]:
-    def answer() -> api.StateResponse:
-        raise error
-
-    return answer
-
+from .grpc_world import ONE_OF_EACH, Tasks, raising
 
 # ---------------------------------------------------------------- calls
 
@@ -65,16 +56,7 @@ async def test_a_request_is_one_of_grpc() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        errors.InvalidArgumentError("no bundle"),
-        errors.DeadlineExceededError(""),
-        errors.NotFoundError("container x"),
-        errors.AlreadyExistsError("x"),
-        errors.ResourceExhaustedError("x"),
-        errors.FailedPreconditionError("x"),
-        errors.UnimplementedError("x"),
-        errors.InternalError("x"),
-        errors.UnavailableError("x"),
-        errors.StatusError("who knows"),
+        *ONE_OF_EACH,
         errors.StatusError("", errors.Code.ABORTED),
         errors.StatusError("100 % wrong:\n“é”, a/b %41"),
     ],

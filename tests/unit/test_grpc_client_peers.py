@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,11 +26,11 @@ from trioshim.errors import (
     UnimplementedError,
 )
 from trioshim.proto import task_v2_pb2 as api
-from trioshim.rpc import serve_rpc
 from trioshim.rpc._grpc_wire import MAX_MESSAGE
 
+from .both_wires import on_a_socket
 from .grpc_client_world import SERVICE
-from .grpc_world import Tasks, task_service
+from .grpc_world import Tasks
 
 grpc = pytest.importorskip("grpc", reason="the gRPC server of `grpcio` is missing")
 
@@ -174,19 +173,6 @@ async def test_purerpc_answers_us() -> None:
 # ---------------------------------------------------------------- ours
 
 
-@asynccontextmanager
-async def our_server(path: Path, tasks: Tasks) -> AsyncIterator[None]:
-    sock = socket.socket(socket.AF_UNIX)
-    sock.bind(str(path))
-    sock.listen()
-    listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-    with trio.fail_after(PATIENCE):
-        async with trio.open_nursery() as nursery:
-            server = await nursery.start(serve_rpc, listener, [task_service(tasks)])
-            yield
-            server.stop(grace=0)
-
-
 @pytest.mark.parametrize("protocol", ["ttrpc", "grpc"])
 async def test_ours_answers_us(tmp_path: Path, protocol: Any) -> None:
     """Over a real socket, with both protocols: the same."""
@@ -194,7 +180,7 @@ async def test_ours_answers_us(tmp_path: Path, protocol: Any) -> None:
     tasks.answer = lambda: api.StateResponse(id="x" * (MAX_MESSAGE - 100))
     address = f"unix://{tmp_path}/s"
     async with (
-        our_server(tmp_path / "s", tasks),
+        on_a_socket(tmp_path / "s", tasks),
         connect(address, protocol=protocol) as shim,
     ):
         assert (await shim.connect(api.ConnectRequest(id="abc"))).version == "abc"

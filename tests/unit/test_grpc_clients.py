@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 import struct
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +12,16 @@ import trio
 
 from trioshim.errors import Code
 from trioshim.proto import task_v2_pb2 as api
-from trioshim.rpc import Server, serve_rpc
 from trioshim.rpc._grpc_wire import MAX_MESSAGE
 from trioshim.ttrpc import open_client
 
-from .grpc_world import Tasks, task_service
+from .both_wires import on_a_socket
+from .grpc_world import Tasks
 
 grpc = pytest.importorskip("grpc", reason="the gRPC client `grpcio` is missing")
 
 SERVICE = "containerd.task.v2.Task"
 PATIENCE = 30  # seconds; whoever hangs, fails
-
-
-@asynccontextmanager
-async def open_server(path: Path, tasks: Tasks) -> AsyncIterator[Server]:
-    """Both wires on a unix socket; at the end it is stopped and has to return."""
-    sock = socket.socket(socket.AF_UNIX)
-    sock.bind(str(path))
-    sock.listen()
-    listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-    with trio.fail_after(PATIENCE):
-        async with trio.open_nursery() as nursery:
-            server = await nursery.start(serve_rpc, listener, [task_service(tasks)])
-            yield server
-            server.stop(grace=0)
 
 
 def method(channel: Any, name: str, answer: Any = api.ConnectResponse) -> Any:
@@ -67,7 +51,7 @@ def code_of(call: Callable[[], Any]) -> int:
 
 async def test_grpcio_calls_us(tmp_path: Path) -> None:
     """A message there, a message back."""
-    async with open_server(tmp_path / "s", Tasks()):
+    async with on_a_socket(tmp_path / "s", Tasks()):
 
         def use(channel: Any) -> Any:
             return method(channel, "Connect")(api.ConnectRequest(id="x"), timeout=PATIENCE)
@@ -79,7 +63,7 @@ async def test_grpcio_calls_us(tmp_path: Path) -> None:
 async def test_grpcio_reads_our_statuses(tmp_path: Path) -> None:
     """Unknown method, deadline, too large a request: three statuses, one connection."""
     tasks = Tasks()
-    async with open_server(tmp_path / "s", tasks):
+    async with on_a_socket(tmp_path / "s", tasks):
 
         def use(channel: Any) -> list[int]:
             large = api.StateRequest(id="x" * (MAX_MESSAGE + 1))
@@ -101,7 +85,7 @@ async def test_grpcio_reads_our_statuses(tmp_path: Path) -> None:
 
 async def test_a_gzip_client_is_told_what_is_wrong(tmp_path: Path) -> None:
     """UNIMPLEMENTED with words, and not a dead connection."""
-    async with open_server(tmp_path / "s", Tasks()):
+    async with on_a_socket(tmp_path / "s", Tasks()):
 
         def use(channel: Any) -> tuple[int, int]:
             request = api.ConnectRequest(id="x" * 10_000)
@@ -117,7 +101,7 @@ async def test_grpcio_gets_large_replies(tmp_path: Path) -> None:
     """Larger than its first window, many at a time."""
     tasks = Tasks()
     tasks.answer = lambda: api.StateResponse(id="x" * 3_000_000)
-    async with open_server(tmp_path / "s", tasks):
+    async with on_a_socket(tmp_path / "s", tasks):
 
         def use(channel: Any) -> set[int]:
             state = method(channel, "State", api.StateResponse)
@@ -131,7 +115,7 @@ async def test_two_hundred_calls_of_grpcio_run_at_the_same_time(tmp_path: Path) 
     """All have started before one of them ends."""
     tasks = Tasks()
 
-    async with open_server(tmp_path / "s", tasks), trio.open_nursery() as nursery:
+    async with on_a_socket(tmp_path / "s", tasks), trio.open_nursery() as nursery:
 
         async def let_go() -> None:
             await tasks.until(lambda: len(tasks.started) == 200)
@@ -151,7 +135,7 @@ async def test_two_hundred_calls_of_grpcio_run_at_the_same_time(tmp_path: Path) 
 async def test_a_cancelled_call_of_grpcio(tmp_path: Path, name: str, cancelled: list[str]) -> None:
     """A read is cancelled; a change goes on (law 8)."""
     tasks = Tasks()
-    async with open_server(tmp_path / "s", tasks):
+    async with on_a_socket(tmp_path / "s", tasks):
 
         def use(channel: Any) -> bool:
             call = method(channel, name).future(api.WaitRequest())
@@ -172,7 +156,7 @@ async def test_a_cancelled_call_of_grpcio(tmp_path: Path, name: str, cancelled: 
 async def test_a_stopped_server_answers_what_runs(tmp_path: Path) -> None:
     """grpcio understands our GOAWAY: its call gets a reply, the next one finds nobody."""
     tasks = Tasks()
-    async with open_server(tmp_path / "s", tasks) as server:
+    async with on_a_socket(tmp_path / "s", tasks) as server:
 
         def stop() -> None:
             server.stop(grace=PATIENCE)
@@ -192,7 +176,7 @@ async def test_a_stopped_server_answers_what_runs(tmp_path: Path) -> None:
 async def test_both_wires_share_a_socket(tmp_path: Path) -> None:
     """The same method over ttrpc and over gRPC, at the same time; noise disturbs neither."""
     tasks = Tasks()
-    async with open_server(tmp_path / "s", tasks):
+    async with on_a_socket(tmp_path / "s", tasks):
         noise = await trio.open_unix_socket(tmp_path / "s")
         async with open_client(await trio.open_unix_socket(tmp_path / "s")) as client:
             await noise.send_all(b"GET / HTTP/1.1\r\n\r\n")
@@ -212,7 +196,7 @@ async def test_a_preface_may_come_byte_by_byte(tmp_path: Path) -> None:
     """The first byte decides; the others are not lost."""
     settings = struct.pack(">HBBBI", 0, 0, 4, 0, 0)
     accepted = struct.pack(">HBBBI", 0, 0, 4, 1, 0)
-    async with open_server(tmp_path / "s", Tasks()):
+    async with on_a_socket(tmp_path / "s", Tasks()):
         stream = await trio.open_unix_socket(tmp_path / "s")
         for byte in b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings:
             await stream.send_all(bytes([byte]))

@@ -19,7 +19,8 @@ from trioshim.proto import task_v2_pb2 as api
 from trioshim.rpc import Service
 from trioshim.rpc._grpc_extras import talks_about
 
-from .grpc_world import TASK, TASK_PATH, Reply, Tasks, World, open_world, task_service
+from .both_wires import on_a_socket
+from .grpc_world import TASK, TASK_PATH, Reply, Tasks, World, framed, open_world, task_service
 
 HEALTH = "/grpc.health.v1.Health"
 REFLECTIONS = ["grpc.reflection.v1", "grpc.reflection.v1alpha"]
@@ -35,10 +36,6 @@ def messages() -> tuple[Any, Any]:
         "grpc_reflection.v1alpha.reflection_pb2", reason="`grpcio-reflection` is missing"
     )
     return reflection.ServerReflectionRequest, reflection.ServerReflectionResponse
-
-
-def framed(message: bytes) -> bytes:
-    return struct.pack(">BI", 0, len(message)) + message
 
 
 def answers(reply: Reply) -> list[Any]:
@@ -70,7 +67,7 @@ async def test_grpcio_asks_for_health(tmp_path: Path) -> None:
     health = pytest.importorskip("grpc_health.v1.health_pb2", reason="no `grpcio-health-checking`")
     from grpc_health.v1.health_pb2_grpc import HealthStub
 
-    from .test_grpc_clients import code_of, in_thread, open_server
+    from .test_grpc_clients import code_of, in_thread
 
     def use(channel: Any) -> tuple[set[int], int, int]:
         stub = HealthStub(channel)
@@ -84,7 +81,7 @@ async def test_grpcio_asks_for_health(tmp_path: Path) -> None:
         served = {check(name) for name in ("", TASK.full_name, "grpc.health.v1.Health")}
         return served, code_of(lambda: check("no.such.Service")), code_of(watch)
 
-    async with open_server(tmp_path / "s", Tasks()):
+    async with on_a_socket(tmp_path / "s", Tasks()):
         found = await in_thread(tmp_path / "s", use)
     assert found == ({health.HealthCheckResponse.SERVING}, Code.NOT_FOUND, Code.UNIMPLEMENTED)
 
@@ -97,7 +94,7 @@ async def test_grpcio_reflects_and_then_calls(tmp_path: Path) -> None:
     )
     from google.protobuf.message_factory import GetMessageClass
 
-    from .test_grpc_clients import in_thread, open_server
+    from .test_grpc_clients import in_thread
 
     def use(channel: Any) -> tuple[list[str], str]:
         source = database.ProtoReflectionDescriptorDatabase(channel)
@@ -115,7 +112,7 @@ async def test_grpcio_reflects_and_then_calls(tmp_path: Path) -> None:
             pool.FindMessageTypeByName("no.such.Message")
         return source.get_services(), call(request, timeout=30).version
 
-    async with open_server(tmp_path / "s", Tasks()):
+    async with on_a_socket(tmp_path / "s", Tasks()):
         services, version = await in_thread(tmp_path / "s", use)
     own = ["grpc.health.v1.Health", *(f"{name}.ServerReflection" for name in REFLECTIONS)]
     assert services == sorted([TASK.full_name, *own])

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import trio
 
 from trioshim.testing import Trace, replay
 
-ROOT = Path(__file__).parents[2]
-GUARD = 60  # seconds; only against a hanging process
+from .fresh_python import printed_by
 
 # The same with trio 0.30 and 0.35.  Should another one differ, then the seed of a failure is only
 # good for the trio that it was found with: pin the digests by version then.
@@ -86,31 +81,11 @@ def test_a_digest_is_the_same_in_a_fresh_process(hash_seed: str) -> None:
         "kept = [object() for _ in range(random.SystemRandom().randrange(10**5))]\n"
         "print({seed: digest_of(seed) for seed in PINNED} == PINNED)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONHASHSEED": hash_seed},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=GUARD,
-    )
-    assert done.stdout == "True\n", done.stdout + done.stderr
+    assert printed_by("-c", program, hash_seed=hash_seed) == "True\n"
 
 
 def test_the_shim_in_memory_has_one_order() -> None:
     """`tests.sim.digests`, which `scripts/same-schedules` runs with other Pythons."""
-    told = {
-        subprocess.run(
-            [sys.executable, "-m", "tests.sim.digests"],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONHASHSEED": hash_seed},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=GUARD,
-        ).stdout
-        for hash_seed in ("0", "random")
-    }
+    told = {printed_by("-m", "tests.sim.digests", hash_seed=seed) for seed in ("0", "random")}
     assert len(told) == 1
     assert told.pop().count("\n") == 20

@@ -16,14 +16,14 @@ Rules of this file:
 from __future__ import annotations
 
 import logging
-import math
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
 
-from ..errors import DeadlineExceededError, ShimError, UnavailableError
+from ..errors import UnavailableError
 from ..ttrpc import RemoteProtocolError
+from ..ttrpc._calls import Call, in_time
 from ..ttrpc._shelter import closed_at_the_end, open_shelter
 
 if TYPE_CHECKING:
@@ -62,16 +62,6 @@ async def open_grpc_client(
         yield GrpcClient(stream, tasks, send_timeout, ClientConnection())
 
 
-class _Call:
-    """A caller that waits."""
-
-    __slots__ = ("answered", "reply")
-
-    def __init__(self) -> None:
-        self.answered = trio.Event()
-        self.reply: bytes | ShimError | None = None
-
-
 class GrpcClient:
     """Unary calls over one connection.  Made by `open_grpc_client`."""
 
@@ -86,7 +76,7 @@ class GrpcClient:
         self._tasks = tasks
         self._send_timeout = send_timeout
         self._connection = connection
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, Call] = {}
         self._usable = True
         self._ended = trio.Event()
         self._reading = trio.CancelScope()
@@ -125,23 +115,16 @@ class GrpcClient:
             InvalidArgumentError: the names cannot be sent; nothing was sent.
             InternalError: the reply makes no sense.
         """
-        if timeout is None or timeout == math.inf:
-            return await self._call(service, method, payload, None)
-        if timeout <= 0:
-            await trio.lowlevel.checkpoint()
-            raise DeadlineExceededError
-        with trio.move_on_after(timeout):
-            return await self._call(service, method, payload, timeout)
-        raise DeadlineExceededError
+        return await in_time(timeout, self._call, service, method, payload)
 
     async def _call(
-        self, service: str, method: str, payload: bytes, timeout: float | None
+        self, timeout: float | None, service: str, method: str, payload: bytes
     ) -> bytes:
         if self.closed:
             await trio.lowlevel.checkpoint()
             raise UnavailableError("gRPC: closed")
         ticket = self._connection.begin(service, method, payload, timeout)
-        call = self._calls[ticket] = _Call()
+        call = self._calls[ticket] = Call()
         self._flush_soon()
         try:
             await call.answered.wait()
@@ -149,9 +132,7 @@ class GrpcClient:
             del self._calls[ticket]
             self._connection.abandon(ticket)
             self._flush_soon()
-        if isinstance(call.reply, bytes):
-            return call.reply
-        raise call.reply or UnavailableError("gRPC: closed")
+        return call.result("gRPC: closed")
 
     # ------------------------------------------------------------ writing
 
@@ -214,5 +195,4 @@ class GrpcClient:
         for ticket, reply in self._connection.answers():
             call = self._calls.get(ticket)
             if call is not None:  # its caller leaves in this very moment
-                call.reply = reply
-                call.answered.set()
+                call.answer(reply)

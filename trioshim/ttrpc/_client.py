@@ -10,13 +10,13 @@ Rules of this file:
 from __future__ import annotations
 
 import logging
-import math
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
 
-from ..errors import Code, DeadlineExceededError, ShimError, UnavailableError, from_status
+from ..errors import Code, UnavailableError, from_status
+from ._calls import Call, in_time
 from ._connection import Connection
 from ._events import (
     NEED_DATA,
@@ -61,20 +61,6 @@ async def open_client(stream: Stream, *, send_timeout: float = 30.0) -> AsyncIte
         yield Client(stream, tasks, send_timeout)
 
 
-class _Call:
-    """A caller that waits."""
-
-    __slots__ = ("answered", "reply")
-
-    def __init__(self) -> None:
-        self.answered = trio.Event()
-        self.reply: bytes | ShimError | None = None
-
-    def answer(self, reply: bytes | ShimError) -> None:
-        self.reply = reply
-        self.answered.set()
-
-
 class Client:
     """Calls over one connection.  Made by `open_client`."""
 
@@ -83,7 +69,7 @@ class Client:
         self._tasks = tasks
         self._outbox = Outbox(stream, send_timeout)
         self._connection = Connection(Role.CLIENT)
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, Call] = {}
         self._usable = True
         self._ended = trio.Event()
         self._reading = trio.CancelScope()
@@ -125,23 +111,14 @@ class Client:
             ResourceExhaustedError: the request is too long; nothing was sent.
             LocalProtocolError: the request cannot be encoded; nothing was sent.
         """
-        pairs = tuple(metadata)
-        if timeout is None or timeout == math.inf:
-            return await self._call(service, method, payload, 0, pairs)
-        if timeout <= 0:
-            await trio.lowlevel.checkpoint()
-            raise DeadlineExceededError
-        nano = int(min(max(timeout * 1e9, 1), _MAX_NANO))
-        with trio.move_on_after(timeout):
-            return await self._call(service, method, payload, nano, pairs)
-        raise DeadlineExceededError
+        return await in_time(timeout, self._call, service, method, payload, tuple(metadata))
 
     async def _call(
         self,
+        timeout: float | None,
         service: str,
         method: str,
         payload: bytes,
-        timeout_nano: int,
         metadata: tuple[tuple[str, str], ...],
     ) -> bytes:
         stream_id = self._connection.next_stream_id
@@ -151,20 +128,19 @@ class Client:
             await trio.lowlevel.checkpoint()
             raise UnavailableError("ttrpc: closed")
         # No await between the choice of the id and `put`: ids go out in increasing order.
-        request = Request(stream_id, service, method, payload, timeout_nano, metadata)
+        nano = 0 if timeout is None else int(min(max(timeout * 1e9, 1), _MAX_NANO))
+        request = Request(stream_id, service, method, payload, nano, metadata)
         ticket = self._outbox.put(self._connection.send(request))
         if not self._outbox.writing:
             self._tasks.start_soon(self._flush)
-        call = self._calls[stream_id] = _Call()
+        call = self._calls[stream_id] = Call()
         try:
             await call.answered.wait()
         finally:
             del self._calls[stream_id]
             self._connection.abandon(stream_id)
             self._outbox.withdraw(ticket)
-        if isinstance(call.reply, bytes):
-            return call.reply
-        raise call.reply or UnavailableError("ttrpc: closed")
+        return call.result("ttrpc: closed")
 
     async def _flush(self) -> None:
         try:
