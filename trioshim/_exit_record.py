@@ -10,6 +10,8 @@ from __future__ import annotations
 from ._plain import Record
 
 FILE_NAME = "exit"
+# When the container was deleted, too: the bytes of `delete`'s answer.
+RECEIPT = "deleted"
 _MAX_LENGTH = 80
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 import trio
 
@@ -16,7 +18,14 @@ from trioshim.errors import (
 from trioshim.proto import events_pb2 as events
 from trioshim.proto import task_v2_pb2 as api
 from trioshim.proto.task_types_pb2 import Status
-from trioshim.testing import Program, check_event_order, open_shim
+from trioshim.testing import (
+    Fault,
+    FaultKind,
+    FaultPlan,
+    Program,
+    check_event_order,
+    open_shim,
+)
 
 ZERO = -62135596800
 
@@ -47,6 +56,24 @@ async def test_a_container_lives_from_create_to_shutdown(autojump_clock: trio.ab
     assert kinds == [events.TaskCreate, events.TaskStart, events.TaskExit, events.TaskDelete]
     check_event_order(world.publisher.events)
     assert world.kernel.files["/bundles/c1/exit"].split()[:2] == [b"%d" % created.pid, b"7"]
+    assert api.DeleteResponse.FromString(world.kernel.files["/bundles/c1/deleted"]) == deleted
+
+
+async def test_there_is_no_receipt_for_what_was_not_removed(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    """With it the verb `delete` does nothing: so it comes when nothing is left to do."""
+    faults = FaultPlan(Fault("kernel.unmount", FaultKind.FAILS, errno=errno.EIO))
+    async with open_shim(faults=faults) as world, world.client() as shim:
+        await shim.create(ask.create("c1"))
+        await shim.kill(ask.kill("c1", signal=9))
+        await shim.wait(ask.wait("c1"))
+        with pytest.raises(StatusError):
+            await shim.delete(ask.delete("c1"))
+        assert "/bundles/c1/exit" in world.kernel.files
+        assert "/bundles/c1/deleted" not in world.kernel.files
+        await shim.delete(ask.delete("c1"))
+        assert "/bundles/c1/deleted" in world.kernel.files
 
 
 async def test_a_process_that_ends_at_once_has_started_first(

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import trioshim
+from trioshim.proto.task_v2_pb2 import DeleteResponse
+from trioshim.task._events import timestamp
 
 ROOT = Path(__file__).parents[2]
 NAME = "containerd-shim-trio-v1"
@@ -84,3 +86,110 @@ def test_a_package_that_is_elsewhere_is_found(program: Path) -> None:
         (packages / "elsewhere.pth").unlink()
         (elsewhere / "trioshim").rename(packages / "trioshim")
     assert (done.returncode, done.stderr) == (1, f"{NAME}: no bundle at /nowhere\n")
+
+
+# ---------------------------------------------------------------- delete without Python
+
+RECEIPT = DeleteResponse(pid=7, exit_status=3, exited_at=timestamp(5)).SerializeToString()
+
+
+class Deleted:
+    """A bundle as the shim leaves it, and the executable beside a Python that only says so."""
+
+    def __init__(self, base: Path) -> None:
+        self.state = base / "state" / "n"
+        self.state.mkdir(parents=True)
+        self.socket = base / "socket"
+        self.bundle = base / "c"
+        self.bundle.mkdir()
+        files = {
+            "deleted": RECEIPT,
+            "options.json": b"{}",
+            "address": f"unix://{self.socket}".encode(),
+            "shim.pid": b"1",
+        }
+        for name, data in files.items():
+            (self.bundle / name).write_bytes(data)
+        self.program = base / "bin" / NAME
+        self.program.parent.mkdir()
+        text = (ROOT / "scripts" / NAME).read_text()
+        assert "=/run/containerd/runc/" in text
+        self.program.write_text(text.replace("/run/containerd/runc/", f"{base}/state/"))
+        self.program.chmod(0o755)
+        python = self.program.with_name("python3")
+        python.write_text("#!/bin/sh\necho Python\n")
+        python.chmod(0o755)
+
+    def delete(self, *words: str) -> bytes:
+        flags = ["-namespace", "n", "-address", "/a", "-publish-binary", "/c", "-id", "c"]
+        done = subprocess.run(
+            [str(self.program), *flags, *(words or ("-bundle", str(self.bundle), "delete"))],
+            cwd=self.bundle,
+            capture_output=True,
+            timeout=30,
+            check=True,
+        )
+        assert done.stderr == b""
+        return done.stdout
+
+    def is_left_to_python(self) -> bool:
+        return self.delete() == b"Python\n"
+
+
+@pytest.fixture
+def gone(tmp_path: Path) -> Deleted:
+    return Deleted(tmp_path)
+
+
+def test_what_the_shim_has_deleted_is_answered_by_a_shell(gone: Deleted) -> None:
+    """Byte for byte, with the bundle named or as the working directory."""
+    assert gone.delete() == RECEIPT
+    assert gone.delete("-debug", "delete") == RECEIPT
+
+
+def test_only_delete_is_answered_by_a_shell(gone: Deleted) -> None:
+    """Whatever lies in the bundle."""
+    assert gone.delete("start") == gone.delete("delete", "-debug") == b"Python\n"
+
+
+@pytest.mark.parametrize("name", ["deleted", "options.json", "address", "shim.pid"])
+def test_with_a_file_missing_it_is_left_to_python(gone: Deleted, name: str) -> None:
+    """It is not as the shim leaves it, then."""
+    (gone.bundle / name).unlink()
+    assert gone.is_left_to_python()
+
+
+def test_a_container_that_is_there_again_is_left_to_python(gone: Deleted) -> None:
+    """The same name in the same bundle; or nobody knows where the runtime has its state."""
+    (gone.state / "c").mkdir()
+    assert gone.is_left_to_python()
+    (gone.state / "c").rmdir()
+    assert not gone.is_left_to_python()
+    gone.state.rmdir()
+    assert gone.is_left_to_python()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("options.json", '{"binary_name": "crun", "root": "/elsewhere"}'),
+        ("address", '{"address": "/a", "protocol": "grpc", "version": 2}'),
+        ("address", ""),
+    ],
+)
+def test_what_a_shell_cannot_understand_is_left_to_python(
+    gone: Deleted, name: str, text: str
+) -> None:
+    """JSON, and another place of the runtime's."""
+    (gone.bundle / name).write_text(text)
+    assert gone.is_left_to_python()
+
+
+def test_a_dead_socket_is_left_to_python(gone: Deleted) -> None:
+    """A shim that lives removes it itself; nobody else does."""
+    gone.socket.touch()
+    assert gone.delete() == RECEIPT
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    (gone.bundle / "shim.pid").write_text(str(ended.pid))
+    assert gone.is_left_to_python()

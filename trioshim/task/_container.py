@@ -23,7 +23,7 @@ from dataclasses import replace
 
 import trio
 
-from .._exit_record import FILE_NAME, encode
+from .._exit_record import FILE_NAME, RECEIPT, encode
 from ..abc import (
     Cgroup,
     CheckpointSpec,
@@ -121,7 +121,7 @@ class Container:
         return end
 
     def _exited(self, end: Exit) -> None:
-        self._record(end)
+        self._note("exit", FILE_NAME, encode(self.init.pid, end.status, end.at))
         self.init.exit = end
         self.init.did(Verb.EXIT)
         if self.init.stdio is not None:
@@ -211,13 +211,12 @@ class Container:
             await logged(self.spec.id, "resume", self._thaw)
         await logged(self.spec.id, "kill the rest", lambda: self._runtime.kill_remaining(self.spec))
 
-    def _record(self, end: Exit) -> None:
+    def _note(self, what: str, name: str, data: bytes) -> None:
         """What `delete` will tell the daemon if this shim is killed from now on (P9)."""
-        path = f"{self.spec.bundle}/{FILE_NAME}"
         try:
-            self._kernel.write_file(path, encode(self.init.pid, end.status, end.at))
+            self._kernel.write_file(f"{self.spec.bundle}/{name}", data)
         except OSError as error:
-            log.warning("%s: cannot record its exit: %s", self.spec.id, error)
+            log.warning("%s: cannot record its %s: %s", self.spec.id, what, error)
 
     # ------------------------------------------------------------ memory
 
@@ -298,6 +297,8 @@ class Container:
                 await self._wait_for_exit()  # if it was never started, deleting has killed it
             await self._kernel.unmount(self.rootfs)
             self.init.did(Verb.DELETE)
+            if self.init.exit is not None:  # else it was never restored
+                self._note("deletion", RECEIPT, messages.receipt(self.init))
             self._emit(messages.task_delete(self.spec.id, self.init))
             self._born.set()
             self.init.deleted.set()

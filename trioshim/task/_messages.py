@@ -6,12 +6,14 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ..abc import ContainerSpec, Exit
 from ..proto import events_pb2 as events
+from ..proto.task_v2_pb2 import DeleteResponse
 from ..proto.types_pb2 import Mount
 from ._events import ZERO_TIME, timestamp
 from ._process import Process
 
 __all__ = [
     "exited_at",
+    "receipt",
     "task_create",
     "task_delete",
     "task_exec_added",
@@ -26,6 +28,14 @@ __all__ = [
 
 def exited_at(end: Exit | None) -> Timestamp:
     return ZERO_TIME if end is None else timestamp(end.at)
+
+
+def receipt(process: Process) -> bytes:
+    """What the verb `delete` answers."""
+    end = process.exit
+    return DeleteResponse(
+        pid=process.pid, exit_status=end.status if end else 0, exited_at=exited_at(end)
+    ).SerializeToString()
 
 
 def task_create(spec: ContainerSpec, pid: int) -> events.TaskCreate:
