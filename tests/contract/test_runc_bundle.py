@@ -205,8 +205,10 @@ async def test_nothing_is_killed_where_the_kernel_has_done_it(bench: Bench) -> N
     bench.use("no-such-runc")
     config = bench.bundle / "config.json"
     config.write_text('{"linux": {"namespaces": [{"type": "pid"}]}}')
+    await bench.runtime.prepare(bench.spec)
+    config.write_text("{}")  # what it was made from counts
     await bench.runtime.kill_remaining(bench.spec)
-    config.write_text("{}")
+    await bench.runtime.prepare(bench.spec)
     with pytest.raises(RuntimeFailedError):
         await bench.runtime.kill_remaining(bench.spec)
 

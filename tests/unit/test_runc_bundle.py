@@ -6,7 +6,7 @@ import pytest
 
 from trioshim.abc import ExecSpec, StdioSpec
 from trioshim.errors import InvalidArgumentError
-from trioshim.runc._bundle import Config, json_object, must_kill_all, parse_config, process_json
+from trioshim.runc._bundle import Config, json_object, parse_config, process_json
 
 
 def config(*namespaces: object) -> bytes:
@@ -63,16 +63,10 @@ def test_what_is_no_json_object_is_an_error_that_says_so(text: bytes, why: str) 
 
 def test_only_a_private_pid_namespace_spares_the_kill() -> None:
     """The kernel ends a private pid namespace; everything else may have survivors."""
-    assert not must_kill_all(config({"type": "pid"}))
-    assert must_kill_all(config({"type": "pid", "path": "/proc/1/ns/pid"}))
-    assert must_kill_all(config({"type": "mount"}))
-    assert must_kill_all(b"{}")
-
-
-@pytest.mark.parametrize("text", [None, b"", b"{", b"[]", b"[" * 100_000])
-def test_in_doubt_all_are_killed(text: bytes | None) -> None:
-    """A config.json that is gone or broken does not leave processes behind."""
-    assert must_kill_all(text)
+    assert parse_config(config({"type": "pid"})).own_pid_namespace
+    assert not parse_config(config({"type": "pid", "path": "/proc/1/ns/pid"})).own_pid_namespace
+    assert not parse_config(config({"type": "mount"})).own_pid_namespace
+    assert not parse_config(b"{}").own_pid_namespace
 
 
 def test_the_requests_terminal_beats_the_specs() -> None:

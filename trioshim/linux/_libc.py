@@ -27,7 +27,7 @@ def _check(result: int, filename: str | None = None) -> None:
         raise OSError(number, os.strerror(number), filename)
 
 
-def text(value: str) -> bytes:
+def text(value: str | bytes) -> bytes:
     """A string for C.
 
     Raises:
@@ -35,7 +35,7 @@ def text(value: str) -> bytes:
     """
     encoded = os.fsencode(value)
     if b"\0" in encoded:
-        raise OSError(errno.EINVAL, "a NUL byte in a path or option", value)
+        raise OSError(errno.EINVAL, "a NUL byte in a path or option", os.fsdecode(value))
     return encoded
 
 

@@ -57,7 +57,7 @@ def spawn_process(
     Raises:
         OSError: it could not be started.
     """
-    environment = _our_environment() if env is None else env
+    environment = _our_environment() if env is None else [f"{k}={v}" for k, v in env.items()]
     pid = ctypes.c_int()
     with _clear_of_targets(fds) as sources, _file_actions(sources) as actions, _attributes() as how:
         error = libc().posix_spawnp(
@@ -66,15 +66,16 @@ def spawn_process(
             actions,
             how,
             _strings(argv),
-            _strings(f"{name}={value}" for name, value in environment.items()),
+            _strings(environment),
         )
     _check(error, argv[0])
     return pid.value
 
 
-def _our_environment() -> dict[str, str]:
+def _our_environment() -> list[bytes]:
     # A service manager's socket is for this process; runc would report readiness on it.
-    return {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
+    variables = os.environb.items()
+    return [b"%b=%b" % (name, value) for name, value in variables if name != b"NOTIFY_SOCKET"]
 
 
 @contextmanager
@@ -127,7 +128,7 @@ def _attributes() -> Iterator[ctypes.Array[ctypes.c_char]]:
         libc().posix_spawnattr_destroy(attributes)
 
 
-def _strings(values: Iterable[str]) -> ctypes.Array[ctypes.c_char_p]:
+def _strings(values: Iterable[str | bytes]) -> ctypes.Array[ctypes.c_char_p]:
     encoded = [text(value) for value in values]
     return (ctypes.c_char_p * (len(encoded) + 1))(*encoded, None)
 

@@ -68,23 +68,6 @@ def parse_config(text: bytes) -> Config:
     )
 
 
-def must_kill_all(text: bytes | None) -> bool:
-    """Whether processes can outlive init, so that somebody has to kill them.
-
-    When in doubt, yes (as in containerd since 1.4): a kill too many hits a container whose init
-    has ended anyway; one too few leaves processes that nobody will ever end.
-
-    Args:
-        text: config.json; None if it cannot be read.
-    """
-    if text is None:
-        return True
-    try:
-        return not parse_config(text).own_pid_namespace
-    except ValueError:
-        return True
-
-
 def process_json(process: ExecSpec) -> bytes:
     """The text for `runc exec --process`: as it came, but `terminal` is the request's.
 

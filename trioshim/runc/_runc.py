@@ -7,8 +7,8 @@ containerd's words (`_log`).  Rules:
     to one log.json and may show a stale one).
   * A process that runc leaves to us is named inside `kernel.birth()`.  If the call fails or is
     cancelled after runc made one, it is killed.
-  * Nothing is kept but the decoded options of containers between `prepare` and `delete`; without
-    them they are decoded again.
+  * Of a container its options and one fact are kept between `prepare` and `delete`; without them
+    the options are decoded again.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import logging
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ..abc import CheckpointSpec, Child, ContainerSpec, ExecSpec, Kernel, Runtime, Stdio
 from ..errors import InvalidArgumentError
 from . import _argv, _log
 from ._argv import Program, Verb, Words
-from ._bundle import MAX_CONFIG, json_object, must_kill_all, process_json
+from ._bundle import MAX_CONFIG, Config, json_object, parse_config, process_json
 from ._command import Command, Timeouts, run
 from ._files import memory_file, read_end, read_file, read_pid, remove_directory, remove_file
 from ._log import Result
@@ -33,6 +33,19 @@ from ._options import RuncOptions, parse_checkpoint_options, parse_options
 DEFAULT_ROOT = "/run/containerd/runc"
 _MAX_DUMP_LOG = 16 * 1024 * 1024
 _log_to = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What is remembered of a container.
+
+    Attributes:
+        options: decoded.
+        outlived: processes can outlive its init, so that somebody has to kill them.
+    """
+
+    options: RuncOptions
+    outlived: bool
 
 
 class Runc(Runtime):
@@ -58,7 +71,7 @@ class Runc(Runtime):
         self.default_root = default_root
         self.timeouts = timeouts or Timeouts()
         self._calls = itertools.count(1)
-        self._prepared: dict[str, RuncOptions] = {}
+        self._prepared: dict[str, _Prepared] = {}
 
     async def prepare(self, spec: ContainerSpec) -> None:
         """Check config.json; write `options.json` and `runtime`, which the delete action reads.
@@ -67,13 +80,13 @@ class Runc(Runtime):
             InvalidArgumentError: no usable config.json, or options that cannot be decoded.
             OSError: the bundle cannot be written to.
         """
-        _check_config(f"{spec.bundle}/config.json")
+        config = _checked_config(f"{spec.bundle}/config.json")
         options = self._decode(spec)
         for note in options.notes:
             _log_to.warning("container %s: %s", spec.id, note)
         self.kernel.write_file(f"{spec.bundle}/options.json", options.to_json())
         self.kernel.write_file(f"{spec.bundle}/runtime", options.binary_name.encode())
-        self._prepared[spec.bundle] = options
+        self._prepared[spec.bundle] = _Prepared(options, outlived=not config.own_pid_namespace)
 
     def io_owner(self, spec: ContainerSpec) -> tuple[int, int]:
         """The options' io_uid and io_gid."""
@@ -136,7 +149,9 @@ class Runc(Runtime):
 
     async def kill_remaining(self, spec: ContainerSpec) -> None:
         """Kill all processes of the container, unless the kernel did so when its init ended."""
-        if not must_kill_all(_read_config(f"{spec.bundle}/config.json")):
+        prepared = self._prepared.get(spec.bundle)
+        # When in doubt it is done (as in containerd since 1.4): a kill too many hits nobody.
+        if prepared is not None and not prepared.outlived:
             return
         result = await self._run(spec, _argv.kill(spec.id, 9, everyone=True))
         if result.status and not (result.no_process or result.no_container):
@@ -264,7 +279,8 @@ class Runc(Runtime):
 
     def _options(self, spec: ContainerSpec) -> RuncOptions:
         # Remembered, because options may name a file, and that may have changed since.
-        return self._prepared.get(spec.bundle) or self._decode(spec)
+        prepared = self._prepared.get(spec.bundle)
+        return prepared.options if prepared is not None else self._decode(spec)
 
     def _decode(self, spec: ContainerSpec) -> RuncOptions:
         options = parse_options(spec.options)
@@ -286,20 +302,11 @@ class Runc(Runtime):
         return kept
 
 
-def _check_config(path: str) -> None:
+def _checked_config(path: str) -> Config:
     try:
-        json_object(read_file(path, MAX_CONFIG))
+        return parse_config(read_file(path, MAX_CONFIG))
     except OSError as error:
         why = f"cannot be read: {error.strerror}"
     except ValueError as error:
         why = str(error)
-    else:
-        return
     raise InvalidArgumentError(f"{path}: {why}; a bundle needs an OCI config.json")
-
-
-def _read_config(path: str) -> bytes | None:
-    try:
-        return read_file(path, MAX_CONFIG)
-    except OSError:
-        return None
