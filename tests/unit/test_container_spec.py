@@ -315,3 +315,22 @@ def test_an_exec_is_checked_as_a_container_is() -> None:
         oci_process(["a"], config(), cwd="x")
     with pytest.raises(ValueError, match="base_config has no process"):
         oci_process(["a"], {})
+
+
+def test_a_terminal_may_have_a_size() -> None:
+    """From its first moment on; an exec has its own, or none."""
+    base: Any = config("sh", terminal=(132, 50))
+    assert base["process"]["terminal"] is True
+    assert base["process"]["consoleSize"] == {"width": 132, "height": 50}
+    assert "consoleSize" not in config("sh", terminal=True)["process"]
+    assert "consoleSize" not in oci_process(["id"], base)
+    assert "consoleSize" not in oci_process(["id"], base, terminal=True)
+    made: Any = oci_process(["id"], base, terminal=(80, 24))
+    assert made["consoleSize"] == {"width": 80, "height": 24}
+
+
+@pytest.mark.parametrize("size", [(0, 24), (80, 0), (1 << 16, 24)])
+def test_a_terminal_has_a_size_that_can_be(size: tuple[int, int]) -> None:
+    """The kernel has 16 bits for each."""
+    with pytest.raises(ValueError, match=r"it is True, False or \(columns, rows\)"):
+        config("sh", terminal=size)

@@ -45,6 +45,7 @@ NAMES = {
         "Image",
         "LaunchError",
         "Stats",
+        "Terminal",
         "Tmpfs",
         "open_container",
         "run_container",

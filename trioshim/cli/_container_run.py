@@ -14,6 +14,7 @@ from ..containers import DEVNULL, PIPE, Container, ContainerProcess, open_contai
 from ..errors import ShimError
 from ._attend import attend
 from ._failures import CannotRunError, CliError, cannot_start, explain, the_one
+from ._terminal import like_ours
 
 __all__ = ["LOG_FILE", "run_detached", "run_in_front"]
 
@@ -46,7 +47,7 @@ async def _opened(
             stdin=stdin,
             stdout=output,
             stderr=output,
-            terminal=terminal,
+            terminal=like_ours(terminal),
             **options,
         ) as container:
             begun = True

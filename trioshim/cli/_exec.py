@@ -82,13 +82,14 @@ async def _opened(
     from ..errors import ShimError
     from ._failures import cannot_start, the_one
     from ._joined import open_joined
+    from ._terminal import like_ours
 
     begun = False
     try:
         async with (
             open_joined(place) as container,
             container.exec(
-                args, stdin=stdin, terminal=terminal, env=env, cwd=cwd, user=user
+                args, stdin=stdin, terminal=like_ours(terminal), env=env, cwd=cwd, user=user
             ) as process,
         ):
             begun = True

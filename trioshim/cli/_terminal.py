@@ -9,7 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["CTRL_C", "is_deaf_foreground", "raw_terminal", "terminal_size", "would_drop"]
+from ..containers import Terminal
+
+__all__ = [
+    "CTRL_C",
+    "is_deaf_foreground",
+    "like_ours",
+    "raw_terminal",
+    "terminal_size",
+    "would_drop",
+]
 
 CTRL_C = b"\x03"
 
@@ -33,6 +42,11 @@ def terminal_size(fd: int) -> tuple[int, int] | None:
     except OSError:
         return None
     return (size.columns, size.lines) if size.columns and size.lines else None
+
+
+def like_ours(wanted: bool) -> Terminal:
+    """A container's terminal: of the size of ours, if we have one and it has a size."""
+    return wanted and (terminal_size(0) or terminal_size(1) or True)
 
 
 def would_drop(pid: int, signum: int) -> bool:

@@ -14,4 +14,5 @@ from ._process import ContainerProcess as ContainerProcess
 from ._run import CompletedContainer as CompletedContainer
 from ._run import ContainerFailedError as ContainerFailedError
 from ._run import run_container as run_container
+from ._spec import Terminal as Terminal
 from ._stats import Stats as Stats

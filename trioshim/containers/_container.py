@@ -22,7 +22,7 @@ from ._fifos import Fifos, open_fifos
 from ._options import Plan
 from ._outputs import DEVNULL, Output, Streams
 from ._process import ContainerProcess
-from ._spec import oci_process
+from ._spec import Terminal, oci_process
 from ._stats import Stats, read_stats
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Container(ContainerProcess):
         stdin: int = DEVNULL,
         stdout: Output = None,
         stderr: Output = None,
-        terminal: bool = False,
+        terminal: Terminal = False,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         user: str | None = None,
@@ -110,11 +110,11 @@ class Container(ContainerProcess):
             user=user,
             terminal=terminal,
         )
-        streams = Streams(stdin, stdout, stderr, terminal=terminal)
+        streams = Streams(stdin, stdout, stderr, terminal=bool(terminal))
         request = api.ExecProcessRequest(
             id=self.id,
             exec_id=exec_id,
-            terminal=terminal,
+            terminal=bool(terminal),
             spec=Any(value=json.dumps(process).encode()),
         )
         with open_fifos(self.bundle, exec_id, streams) as fifos:

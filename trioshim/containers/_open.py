@@ -30,6 +30,7 @@ from ._fifos import open_fifos
 from ._leftovers import note_shim, remove_leftovers
 from ._options import ContainerOptions, Plan, plan
 from ._outputs import DEVNULL, Output, Streams
+from ._spec import Terminal
 from ._store import STATE_DIR, open_bundle
 
 __all__ = ["SHIM", "open_container"]
@@ -46,7 +47,7 @@ async def open_container(
     stdin: int = DEVNULL,
     stdout: Output = None,
     stderr: Output = None,
-    terminal: bool = False,
+    terminal: Terminal = False,
     deliver_cancel: Deliver | None = None,
     events: EventSink | None = None,
     id: str | None = None,  # noqa: A002 (containerd's word)
@@ -67,7 +68,8 @@ async def open_container(
         stdin: PIPE: `container.stdin` is a stream; or DEVNULL.
         stdout, stderr: PIPE: `container.stdout` and `stderr` are streams; DEVNULL; None: our own;
             or an open file.
-        terminal: one pty for all three; `container.stdin` and `stdout` are its streams.
+        terminal: one pty for all three; `container.stdin` and `stdout` are its streams.  A pair
+            is its size from the beginning: (columns, rows).
         deliver_cancel: how it is asked to end: called with the container; after it has returned
             there are 5 seconds until SIGKILL.
         events: takes what the shim tells, from the creation to the deletion; None: a sink for
@@ -86,7 +88,7 @@ async def open_container(
         OSError: a file or directory that was named is not there, or cannot be made; or its
             output cannot be written where it should go: the block is cancelled then.
     """
-    streams = Streams(stdin, stdout, stderr, terminal=terminal)
+    streams = Streams(stdin, stdout, stderr, terminal=bool(terminal))
     await remove_leftovers(namespace, state_dir)
     async with AsyncExitStack() as stack:
         bundle = await stack.enter_async_context(
@@ -106,7 +108,7 @@ async def open_container(
         container = Container(task, todo, bundle.id, fifos, bundle.path, events, helpers)
         stack.enter_context(container._attended())  # noqa: SLF001 (same package)
         try:
-            request = _create_request(launched, todo, terminal=terminal)
+            request = _create_request(launched, todo, terminal=bool(terminal))
             fifos.put_into(request)
             container.pid = (await task.create(request)).pid
             await container._begin(helpers, streams)  # noqa: SLF001

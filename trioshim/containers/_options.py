@@ -16,7 +16,7 @@ from typing import TypedDict, cast
 from .._specs import Mount
 from ._image import unpack_image
 from ._mounts import Bind, Tmpfs, host_root_mounts, host_root_tmpfs, overlay_mount
-from ._spec import Network, oci_config
+from ._spec import Network, Terminal, console, oci_config
 
 __all__ = ["ContainerOptions", "Plan", "plan"]
 
@@ -89,14 +89,14 @@ _SOURCES = ("bundle", "rootfs", "image")
 
 
 async def plan(
-    args: Sequence[str], options: ContainerOptions, *, terminal: bool, directory: Path
+    args: Sequence[str], options: ContainerOptions, *, terminal: Terminal, directory: Path
 ) -> Plan:
     """Decide what to run.
 
     Args:
         args: the command line; empty: that of the bundle or of the image.
         options: see `ContainerOptions`.
-        terminal: the process gets a pty.
+        terminal: the process gets a pty, perhaps of a size.
         directory: the bundle-to-be.
 
     Raises:
@@ -116,7 +116,7 @@ async def plan(
     return _of_directory(args, options, terminal=terminal)
 
 
-def _of_bundle(args: Sequence[str], options: ContainerOptions, *, terminal: bool) -> Plan:
+def _of_bundle(args: Sequence[str], options: ContainerOptions, *, terminal: Terminal) -> Plan:
     if more := sorted(options.keys() - {"bundle"}):
         raise ValueError(f"{', '.join(more)}: a bundle's config.json says that already")
     bundle = Path(options["bundle"]).resolve()
@@ -125,13 +125,14 @@ def _of_bundle(args: Sequence[str], options: ContainerOptions, *, terminal: bool
         root, process = config["root"], config["process"]
         root["path"] = str(bundle / root["path"])
         process["args"] = list(args) or process["args"]
-        process["terminal"] = terminal
+        process.pop("consoleSize", None)
+        process |= console(terminal)
         return Plan(process["args"], config, [], root["path"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"{bundle}/config.json is no OCI config: {error!r} is missing") from None
 
 
-def _of_directory(args: Sequence[str], options: ContainerOptions, *, terminal: bool) -> Plan:
+def _of_directory(args: Sequence[str], options: ContainerOptions, *, terminal: Terminal) -> Plan:
     rest = _without_sources(options)
     if "rootfs" not in options:
         mounts = [*host_root_tmpfs(), *rest.pop("mounts", ())]
@@ -149,7 +150,7 @@ def _of_directory(args: Sequence[str], options: ContainerOptions, *, terminal: b
 
 
 async def _of_image(
-    args: Sequence[str], options: ContainerOptions, *, terminal: bool, directory: Path
+    args: Sequence[str], options: ContainerOptions, *, terminal: Terminal, directory: Path
 ) -> Plan:
     image = await unpack_image(options["image"])
     command = image.config.command(args)

@@ -16,6 +16,7 @@ from ._open import NAMESPACE, SHIM, open_container
 from ._options import ContainerOptions, StrPath
 from ._outputs import DEVNULL, PIPE, Output
 from ._process import ContainerProcess
+from ._spec import Terminal
 from ._store import STATE_DIR
 
 __all__ = ["CompletedContainer", "ContainerFailedError", "run_container"]
@@ -78,7 +79,7 @@ async def run_container(
     check: bool = True,
     stdout: Output = None,
     stderr: Output = None,
-    terminal: bool = False,
+    terminal: Terminal = False,
     deliver_cancel: Deliver | None = None,
     id: str | None = None,  # noqa: A002 (containerd's word)
     namespace: str = NAMESPACE,

@@ -28,6 +28,7 @@ from ._seccomp import DISTRIBUTION_PROFILE, read_profile
 from ._users import User, resolve_user
 
 Network = Literal["none", "host"]
+Terminal = bool | tuple[int, int]  # columns and rows
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_RLIMITS: Mapping[str, int | tuple[int, int]] = {"nofile": 1024}
@@ -114,7 +115,7 @@ def oci_config(
     cwd: str = "/",
     user: str = "",
     hostname: str = "",
-    terminal: bool = False,
+    terminal: Terminal = False,
     mounts: Sequence[Bind | Tmpfs | str] = (),
     memory: int | str | None = None,
     cpus: float | None = None,
@@ -137,7 +138,7 @@ def oci_config(
         cwd: directory to start in.  runc makes it if it is missing.
         user: "uid", "uid:gid", or names from the rootfs; "" is root.
         hostname: of the container; "": the host's.
-        terminal: the process gets a pty.
+        terminal: the process gets a pty; (columns, rows): of this size from the beginning.
         mounts: `Bind`, `Tmpfs`, or "source:target[:ro]".
         memory, cpus, pids: limits, as in `Limits`.
         network: "none" is a network with only loopback; "host" is the host's, with its names.
@@ -157,10 +158,10 @@ def oci_config(
         raise ValueError(f"network {network!r} is not known: write 'none' or 'host'")
     who = resolve_user(user, rootfs)
     process = {
-        "terminal": terminal,
+        **console(terminal),
         "user": who.to_json(),
         "args": check_args(args),
-        "env": _environment(env or {}, hostname, terminal=terminal),
+        "env": _environment(env or {}, hostname, terminal=bool(terminal)),
         "cwd": check_path(cwd, "cwd"),
         "capabilities": _capabilities(capabilities, who),
         "rlimits": [rlimit(name, limit) for name, limit in rlimits.items()],
@@ -191,7 +192,7 @@ def oci_process(
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
     user: str | None = None,
-    terminal: bool = False,
+    terminal: Terminal = False,
 ) -> dict[str, object]:
     """A process for an exec in a container: as its first one, but for what is said here.
 
@@ -201,7 +202,7 @@ def oci_process(
         rootfs: where the names of users are looked up.
         env: variables; they are added to the container's, or replace them.
         cwd, user: None: the container's.
-        terminal: the process gets a pty.
+        terminal: the process gets a pty; (columns, rows): of this size from the beginning.
 
     Raises:
         ValueError: what is wrong, and what to write instead.
@@ -212,10 +213,11 @@ def oci_process(
     inherited = dict(line.split("=", 1) for line in base["env"])
     if not terminal:
         inherited.pop("TERM", None)
-    process = base | {
-        "terminal": terminal,
+    same = {name: value for name, value in base.items() if name != "consoleSize"}
+    process = same | {
+        **console(terminal),
         "args": check_args(args),
-        "env": _environment(inherited | dict(env or {}), "", terminal=terminal),
+        "env": _environment(inherited | dict(env or {}), "", terminal=bool(terminal)),
     }
     if cwd is not None:
         process["cwd"] = check_path(cwd, "cwd")
@@ -224,6 +226,20 @@ def oci_process(
         process["user"] = who.to_json()
         process["capabilities"] = _capabilities(base["capabilities"]["bounding"], who)
     return process
+
+
+def console(terminal: Terminal) -> dict[str, object]:
+    """What a process's spec says of its pty.
+
+    Raises:
+        ValueError: a size that none can have.
+    """
+    if isinstance(terminal, bool):
+        return {"terminal": terminal}
+    columns, rows = terminal
+    if not (0 < columns < 1 << 16 and 0 < rows < 1 << 16):
+        raise ValueError(f"terminal {terminal!r}: it is True, False or (columns, rows)")
+    return {"terminal": True, "consoleSize": {"width": columns, "height": rows}}
 
 
 def _environment(env: Mapping[str, str], hostname: str, *, terminal: bool) -> list[str]:
