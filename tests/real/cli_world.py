@@ -83,7 +83,7 @@ class Cli:
 
     def left(self) -> set[str]:
         """Traces: processes, mounts, cgroups, runc's state, bundles."""
-        cgroups = Path("/sys/fs/cgroup").glob(f"**/{self.namespace}*")
+        cgroups = Path("/sys/fs/cgroup").glob(f"*/{self.namespace}*")
         home = self.base / self.namespace
         return {
             *leaks.look(self.base, self.namespace, ()),
@@ -98,7 +98,7 @@ class Cli:
                 process.kill()
             process.communicate()
         leaks.sweep(self.base, self.namespace)
-        for path in Path("/sys/fs/cgroup").glob(f"**/{self.namespace}@*"):
+        for path in Path("/sys/fs/cgroup").glob(f"*/{self.namespace}@*"):
             with suppress(OSError):
                 path.rmdir()
         shutil.rmtree(self.base, ignore_errors=True)
