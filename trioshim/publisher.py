@@ -82,7 +82,9 @@ class TtrpcPublisher:
             await trio.lowlevel.checkpoint()
             _log.debug("no daemon to tell of %s", envelope.topic)
             return
-        client = await self._connected()
+        client = self._client
+        if client is None or client.closed or self._closed:
+            client = await self._connected()
         try:
             await _forward(client, envelope)
         except UnavailableError:

@@ -95,6 +95,17 @@ async def test_a_whole_life_takes_no_time_of_its_own(autojump_clock: trio.abc.Cl
         assert trio.current_time() == 3
 
 
+async def test_the_oom_watch_ends_with_init(autojump_clock: trio.abc.Clock) -> None:
+    """Not only with the container: a daemon that was away may ask for its Delete days later."""
+    async with open_shim(program=lambda *_: Program(after=3)) as world, world.client() as shim:
+        await shim.create(ask.create("c1"))
+        await shim.start(ask.start("c1"))
+        assert any("_watch_oom" in name for name in world._tasks())
+        await shim.wait(ask.wait("c1"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert not any("_watch_oom" in name for name in world._tasks())
+
+
 async def test_nothing_is_left_of_a_container_that_was_never_restored(
     autojump_clock: trio.abc.Clock,
 ) -> None:

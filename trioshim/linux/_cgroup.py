@@ -49,11 +49,24 @@ class CgroupMount:
         return f"{self.point}/{inside}".rstrip("/")
 
 
-def open_cgroup(pid: int, *, proc: str = "/proc", mount_root: str = "/sys/fs/cgroup") -> Cgroup:
+def read_mounts(proc: str = "/proc") -> list[CgroupMount]:
+    """The cgroup file systems that we see."""
+    with open(f"{proc}/self/mountinfo", encoding="utf-8", errors="replace") as table:
+        return list(cgroup_mounts(table))
+
+
+def open_cgroup(
+    pid: int,
+    mounts: Sequence[CgroupMount] | None = None,
+    *,
+    proc: str = "/proc",
+    mount_root: str = "/sys/fs/cgroup",
+) -> Cgroup:
     """Open the cgroup that a process is in.
 
     Args:
         pid: the process.
+        mounts: what `read_mounts` has found; None: look now.
         proc: where procfs is.
         mount_root: where the cgroup file systems are.
 
@@ -61,8 +74,8 @@ def open_cgroup(pid: int, *, proc: str = "/proc", mount_root: str = "/sys/fs/cgr
         ProcessLookupError: the process is gone.
         OSError: its cgroup cannot be opened.
     """
-    with open(f"{proc}/self/mountinfo", encoding="utf-8", errors="replace") as table:
-        mounts = list(cgroup_mounts(table))
+    if mounts is None:
+        mounts = read_mounts(proc)
     membership = _of_process(f"{proc}/{pid}", "cgroup")
     on_top = [mount for mount in mounts if mount.point == mount_root]
     if on_top and on_top[-1].unified:

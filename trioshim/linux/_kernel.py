@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from ..abc import Cgroup, Mount, Stdio, StdioSpec
+    from ._cgroup import CgroupMount
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class LinuxKernel(Kernel):
         self._owned: dict[int, PidfdChild] = {}
         self._births = 0
         self._wake = trio.Event()
+        self._cgroup_mounts: list[CgroupMount] = []
 
     def now(self) -> int:
         return time.time_ns()
@@ -145,9 +147,16 @@ class LinuxKernel(Kernel):
     # ------------------------------------------------------------ cgroups, streams, files, mounts
 
     def cgroup(self, pid: int) -> Cgroup:
-        from ._cgroup import open_cgroup
+        from ._cgroup import open_cgroup, read_mounts
 
-        return open_cgroup(pid)
+        # Each container with a rootfs makes the mount table longer, and these stay where they are.
+        if not self._cgroup_mounts:
+            self._cgroup_mounts = read_mounts()
+        try:
+            return open_cgroup(pid, self._cgroup_mounts)
+        except FileNotFoundError:  # unless somebody has moved them
+            self._cgroup_mounts = read_mounts()
+            return open_cgroup(pid, self._cgroup_mounts)
 
     def open_stdio(self, spec: StdioSpec) -> AbstractAsyncContextManager[Stdio]:
         from ._stdio import open_stdio

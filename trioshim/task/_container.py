@@ -101,9 +101,11 @@ class Container:
             task_status.started(self.init.pid)
             end = await self._run()
             if end is not None:
-                async with self._starting:  # a Start under way finishes its sentence
-                    self._look_at_memory()  # OOM is told before the exit, or never (law 4)
-                    self._exited(end)
+                if self._starting.locked():
+                    async with self._starting:  # a Start under way finishes its sentence
+                        pass
+                self._look_at_memory()  # OOM is told before the exit, or never (law 4)
+                self._exited(end)
             await self.init.deleted.wait()
             self.execs.streams.cancel_scope.cancel()
 
@@ -113,8 +115,9 @@ class Container:
             if self.init.child is None:
                 return None  # deleted before it was ever restored
             watch = trio.CancelScope()
-            self.execs.running.start_soon(self._watch_oom, watch)
+            self.execs.streams.start_soon(self._watch_oom, watch)
             end = await self.init.child.wait()
+            # Nobody waits for its end: the exit would be told later.
             watch.cancel()
             self.execs.close()
             await self._kill_remaining()
@@ -227,6 +230,8 @@ class Container:
             try:
                 while True:
                     await self.cgroup.oom_changed()
+                    if self.init.exit is not None:  # woken by what has also ended init
+                        return
                     self._look_at_memory()
             except OSError as error:
                 log.debug("%s: no more OOM watch: %s", self.spec.id, error)

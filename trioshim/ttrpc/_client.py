@@ -131,7 +131,8 @@ class Client:
         nano = 0 if timeout is None else int(min(max(timeout * 1e9, 1), _MAX_NANO))
         request = Request(stream_id, service, method, payload, nano, metadata)
         ticket = self._outbox.put(self._connection.send(request))
-        if not self._outbox.writing:
+        # Alone it goes out now; with others, whose calls may be many, in one write a turn.
+        if (self._calls or not self._outbox.write_at_once()) and not self._outbox.writing:
             self._tasks.start_soon(self._flush)
         call = self._calls[stream_id] = Call()
         try:
