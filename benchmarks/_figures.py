@@ -18,11 +18,91 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median, quantiles
+from typing import TypeVar
 
-__all__ = ["Row", "Sample", "cpu_of", "machine", "put_between", "tables"]
+from ._report import Verdict
+
+__all__ = [
+    "Held",
+    "Row",
+    "Sample",
+    "Spread",
+    "cpu_of",
+    "in_turns",
+    "machine",
+    "put_between",
+    "tables",
+]
 
 BEGIN = "<!-- figures: written by python -m benchmarks.rpc --write -->"
 END = "<!-- end of the figures -->"
+
+T = TypeVar("T")
+
+
+def in_turns(items: Sequence[T], number: int) -> list[T]:
+    """All of them; each round begins with another one."""
+    first = number % len(items)
+    return [*items[first:], *items[:first]]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A median, and the quartiles around it.
+
+    Attributes:
+        alone: it is of one value only, so it has none.
+    """
+
+    low: float
+    middle: float
+    high: float
+    alone: bool = False
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        """Of the rounds."""
+        found = list(values)
+        if len(found) < 2:
+            return cls(found[0], found[0], found[0], alone=True)
+        low, middle, high = quantiles(found, n=4, method="inclusive")
+        return cls(low, middle, high)
+
+    @classmethod
+    def of_ratios(cls, mine: Sequence[float], others: Sequence[float]) -> Spread:
+        """Taken within each round, since a slow round is slow for both."""
+        return cls.of(a / b for a, b in zip(mine, others, strict=True))
+
+    def __str__(self) -> str:
+        if self.alone:
+            return f"{self.middle:.2f}"
+        return f"{self.middle:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A ratio that is held against what it may be at most.
+
+    Attributes:
+        what: a few words.
+        ratio: ours to another's; below 1 is better.
+        most: what it may be.
+        against: the other.
+    """
+
+    what: str
+    ratio: Spread
+    most: float
+    against: str
+
+    def verdict(self) -> Verdict:
+        """The median decides, as it is printed."""
+        return Verdict(
+            what=self.what,
+            asked=f"at most {self.most:.2f} × {self.against}",
+            measured=str(self.ratio),
+            met=round(self.ratio.middle, 2) <= self.most,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +152,11 @@ class Row:
         figures: list[float] = [getattr(sample, name) for sample in self.samples[in_flight]]
         return median(figures)
 
+    def ratio(self, other: Row, in_flight: int, name: str) -> Spread:
+        """To another one's, round by round."""
+        mine = [getattr(sample, name) for sample in self.samples[in_flight]]
+        return Spread.of_ratios(mine, [getattr(s, name) for s in other.samples[in_flight]])
+
 
 def tables(rows: Sequence[Row], in_flight: Iterable[int]) -> str:
     """Markdown: one table for each number of calls in flight."""
@@ -104,12 +189,7 @@ def _compared(rows: Sequence[Row], row: Row, in_flight: int, name: str) -> str:
     others = [o for o in rows if (o.server, o.client) == (row.against, row.client)]
     if not others:
         return ""
-    pairs = zip(row.samples[in_flight], others[0].samples[in_flight], strict=True)
-    ratios = [getattr(mine, name) / getattr(other, name) for mine, other in pairs]
-    if len(ratios) < 2:
-        return f"{ratios[0]:.2f} × {row.against}"
-    low, middle, high = quantiles(ratios, n=4, method="inclusive")
-    return f"{middle:.2f} ({low:.2f} to {high:.2f}) × {row.against}"
+    return f"{row.ratio(others[0], in_flight, name)} × {row.against}"
 
 
 # ---------------------------------------------------------------- the machine
@@ -143,14 +223,19 @@ def _version(package: str) -> str:
         return "(none)"
 
 
-def put_between(page: str, figures: str) -> str:
+def put_between(page: str, figures: str, begin: str = BEGIN) -> str:
     """The page with other figures between its two marks.
+
+    Args:
+        page: what is there.
+        figures: what shall be there.
+        begin: the first mark; the second is the next `END` after it.
 
     Raises:
         ValueError: a mark is missing.
     """
-    before, begun, rest = page.partition(BEGIN)
+    before, begun, rest = page.partition(begin)
     _, ended, after = rest.partition(END)
     if not begun or not ended:
-        raise ValueError(f"the page has no lines {BEGIN!r} and {END!r}")
-    return f"{before}{BEGIN}\n\n{figures}\n\n{END}{after}"
+        raise ValueError(f"the page has no lines {begin!r} and {END!r}")
+    return f"{before}{begin}\n\n{figures}\n\n{END}{after}"

@@ -9,13 +9,27 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks._figures import BEGIN, END, Row, Sample, put_between, tables
+from benchmarks.__main__ import PARTS, mark, run, summary, written
+from benchmarks._figures import (
+    BEGIN,
+    END,
+    Held,
+    Row,
+    Sample,
+    Spread,
+    in_turns,
+    put_between,
+    tables,
+)
+from benchmarks._plot import draw
+from benchmarks._report import Report, Verdict, table
 
 ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
 FIGURE = r" [\d,.]+ \|"
 
 
-def run(*words: str) -> str:
+def run_rpc(*words: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.rpc", *words],
         cwd=ROOT,
@@ -38,7 +52,7 @@ def row(server: str, against: str, *p50s: float) -> Row:
 
 def test_the_quick_run_has_a_row_for_each_server() -> None:
     """The floor and our two wires answer, over real sockets, one and 64 at a time."""
-    page = run("--quick", "--rounds", "1")
+    page = run_rpc("--quick", "--rounds", "1")
     for server in ("echo on trio | none", "Task service | ttrpc", "Task service | gRPC"):
         rows = re.findall(rf"{re.escape(server)} \| raw \|((?:{FIGURE})+)", page)
         assert [len(re.findall(FIGURE, figures)) for figures in rows] == [6, 5]
@@ -46,7 +60,7 @@ def test_the_quick_run_has_a_row_for_each_server() -> None:
 
 def test_the_profile_names_the_libraries() -> None:
     """The samples are of our server, and the calls are counted."""
-    page = run("--quick", "--profile")
+    page = run_rpc("--quick", "--profile")
     for library in ("trio", "h2", "trioshim"):
         assert re.search(rf"\| {library} \| [\d.]+% \| [1-9]", page)
 
@@ -95,5 +109,122 @@ def test_a_page_without_marks_is_refused(page: str) -> None:
 
 
 def test_the_page_has_the_marks() -> None:
-    """So that --write finds them."""
-    put_between((ROOT / "docs" / "benchmarks.md").read_text("utf-8"), "new")
+    """So that --write finds them, in the order in which they are written."""
+    lines = PAGE.splitlines()
+    for name in (*PARTS, "summary"):
+        begun = lines.index(mark(name))
+        ended = lines.index(END, begun)
+        assert not any(line.startswith("<!--") for line in lines[begun + 1 : ended])
+
+
+# ---------------------------------------------------------------- all of them
+
+
+def held(what: str, middle: float, most: float = 1.0) -> Held:
+    return Held(what, Spread(middle / 2, middle, middle * 2), most, "Go")
+
+
+def report(*verdicts: Verdict, lines: tuple[str, ...] = ("| figures |",)) -> Report:
+    return Report("A title", lines, verdicts)
+
+
+def test_a_round_begins_with_another_one_each_time() -> None:
+    """Nobody is always the first, and everybody has a turn."""
+    assert [in_turns("abc", number) for number in range(4)] == [
+        ["a", "b", "c"],
+        ["b", "c", "a"],
+        ["c", "a", "b"],
+        ["a", "b", "c"],
+    ]
+
+
+def test_a_spread_is_a_median_and_quartiles() -> None:
+    """Of the ratios within the rounds, not of the figures."""
+    assert Spread.of([5, 1, 3, 2, 4]) == Spread(2, 3, 4)
+    assert Spread.of_ratios([2, 400, 6], [1, 100, 2]) == Spread(2.5, 3, 3.5)
+    assert str(Spread(2.5, 3, 3.5)) == "3.00 (2.50 to 3.50)"
+
+
+def test_a_single_round_has_no_spread() -> None:
+    """What cannot be known is not printed."""
+    assert str(Spread.of([1.5])) == "1.50"
+
+
+@pytest.mark.parametrize(("middle", "met"), [(1.0, True), (1.004, True), (1.01, False)])
+def test_a_ratio_is_met_as_it_is_printed(middle: float, met: bool) -> None:
+    """Whoever reads 1.00 beside "at most 1.00" reads that it is met."""
+    verdict = held("exec", middle).verdict()
+    assert (verdict.what, verdict.asked, verdict.met) == ("exec", "at most 1.00 × Go", met)
+    assert verdict.measured.startswith(f"{middle:.2f} (")
+
+
+def test_a_table_has_figures_on_the_right() -> None:
+    """The first column is words."""
+    done = table(["what", "ms"], [["start", "1.0"]])
+    assert done == ("| what | ms |", "| --- | --: |", "| start | 1.0 |")
+
+
+def test_the_summary_has_a_row_for_each_verdict() -> None:
+    """Of every part, in their order; what is not met can be seen."""
+    good, bad = Verdict("a", "1", "0", met=True), Verdict("b", "2", "3", met=False)
+    lines = summary([report(good), report(), report(bad)])
+    assert lines[2:] == ("| a | 1 | 0 | yes |", "| b | 2 | 3 | **no** |")
+
+
+def test_every_part_is_written_into_its_own_place() -> None:
+    """With the summary; and what is around them stays."""
+    names = ("life", "rpc")
+    page = "".join(f"{mark(name)}\nold\n{END}\n# {name}\n" for name in (*names, "summary"))
+    reports = {name: report(lines=(f"new {name}",)) for name in names}
+    done = written(page, reports)
+    for name in names:
+        assert f"{mark(name)}\n\nnew {name}\n\n{END}\n# {name}\n" in done
+    assert "old" not in done
+    assert done.endswith(f"{END}\n# summary\n")
+
+
+def test_a_part_that_cannot_be_measured_does_not_end_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It says why, and is not met; what the others have found is there."""
+
+    def fail(_quick: bool) -> tuple[Report, list[Held]]:
+        raise FileNotFoundError("no shim")
+
+    parts = {"bad": fail, "good": lambda _quick: (report(), [held("exec", 1.0)])}
+    monkeypatch.setattr("benchmarks.__main__.PARTS", parts)
+    reports, ratios = run(parts, quick=True)
+    (verdict,) = reports["bad"].verdicts
+    assert (verdict.met, verdict.measured) == (False, "FileNotFoundError: no shim")
+    assert (reports["good"], ratios) == (report(), [held("exec", 1.0)])
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [(["nothing"], "there is no part nothing"), (["--write", "life"], "goes with no PART")],
+)
+def test_a_wrong_command_is_refused_before_anything_is_measured(
+    words: list[str], error: str
+) -> None:
+    """And what is wrong is said."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert error in done.stderr
+
+
+def test_the_picture_is_the_same_for_the_same_figures() -> None:
+    """No date, no random name: a new picture means new figures."""
+    pytest.importorskip("matplotlib", reason="matplotlib is missing (the extra bench)")
+    ratios = [held("exec", 0.5), held("whole life", 3.0)]
+    drawn = draw(ratios)
+    assert drawn == draw(ratios)
+    assert drawn != draw([held("exec", 0.6), held("whole life", 3.0)])
+    assert "whole life" in drawn
+    assert "dc:date" not in drawn

@@ -1,0 +1,71 @@
+"""Our shim as pip installs it, for the time of a measurement.
+
+Promises: the package is copied, so nothing that is edited meanwhile is measured, and a checkout's
+editable installation, whose finder takes longer to load than `start` takes, is not measured either.
+At the end the template that was made of it has gone.
+"""
+
+from __future__ import annotations
+
+import compileall
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import trioshim
+
+__all__ = ["open_installation"]
+
+_TEMPLATE_PATH = """
+import sys
+sys.path.append({packages!r})
+from trioshim.bootstrap._template import template_path
+print(template_path({{}}), end="")
+"""
+
+
+@contextmanager
+def open_installation(directory: Path, executable: Path) -> Iterator[Path]:
+    """An environment with the executable during the block; the executable's path in it.
+
+    Args:
+        directory: where it is made.
+        executable: the one that was installed by pip.
+    """
+    packages = directory / Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
+    packages.mkdir(parents=True)
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if "trioshim" not in entry.name and entry.name != "__pycache__":
+            (packages / entry.name).symlink_to(entry)
+    shutil.copytree(Path(trioshim.__file__).parent, packages / "trioshim")
+    compileall.compile_dir(packages / "trioshim", quiet=2)
+    (directory / "bin").mkdir()
+    python = directory / "bin" / "python3"
+    python.symlink_to(Path(sys.executable).resolve())
+    with suppress(FileNotFoundError):  # not in a virtual environment
+        shutil.copy2(Path(sys.prefix, "pyvenv.cfg"), directory)
+    installed = Path(shutil.copy2(executable, directory / "bin"))
+    try:
+        yield installed
+    finally:
+        _end_template(python, packages)
+
+
+def _end_template(python: Path, packages: Path) -> None:
+    program = _TEMPLATE_PATH.format(packages=str(packages))
+    asked = [str(python), "-IS", "-c", program]
+    done = subprocess.run(asked, stdout=subprocess.PIPE, check=True, text=True)
+    words = b"trioshim-template\0" + os.fsencode(done.stdout) + b"\0"
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):  # no process, or it has ended
+            if (entry / "cmdline").read_bytes().startswith(words):
+                os.kill(int(entry.name), signal.SIGTERM)
+    socket = Path(done.stdout)
+    for path in (socket, socket.with_suffix(".lock")):
+        path.unlink(missing_ok=True)
