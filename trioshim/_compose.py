@@ -17,12 +17,13 @@ from functools import partial
 import trio
 
 from ._atomic import write_file
+from ._door import SocketDoor
 from ._dump import task_tree
+from ._place import ShimLog, stay_in_a_bundle
 from ._version import __version__
 from .bootstrap import Arguments, ttrpc_address
 from .bootstrap._sockets import remove_dead_socket
 from .linux import (
-    FifoHandler,
     LinuxKernel,
     PrivateListener,
     become_subreaper,
@@ -49,21 +50,22 @@ def serve_forever(arguments: Arguments) -> None:
     Raises:
         OSError: there is no socket to serve on.
     """
-    with _logging(arguments), _listening() as listener:
+    with _logging(arguments) as shim_log, _listening() as listener:
         keep_fds()
         become_subreaper()
         if arguments.unknown:
             log.warning("unknown flags: %s", " ".join(arguments.unknown))
         log.info("shim %s of %s serves, pid %d", __version__, arguments.id, os.getpid())
+        main = partial(_serve, arguments, listener, shim_log)
         try:
-            trio.run(_serve, arguments, listener, restrict_keyboard_interrupt_to_checkpoints=True)
+            trio.run(main, restrict_keyboard_interrupt_to_checkpoints=True)
         except BaseException:
             log.critical("the shim ends in disorder", exc_info=True)
             raise
         log.info("shim of %s ends", arguments.id)
 
 
-async def _serve(arguments: Arguments, listener: PrivateListener) -> None:
+async def _serve(arguments: Arguments, listener: PrivateListener, shim_log: ShimLog) -> None:
     kernel = LinuxKernel()
     daemon = ttrpc_address(os.environ, arguments)
     async with open_publisher(daemon) as publisher, trio.open_nursery() as nursery:
@@ -76,9 +78,14 @@ async def _serve(arguments: Arguments, listener: PrivateListener) -> None:
                 publisher=publisher,
                 namespace=arguments.namespace,
                 linger=LINGER,
+                door=SocketDoor(listener.path, arguments.id) if arguments.group else None,
             )
         )
-        await _obey_signals_until_done(service)
+        async with trio.open_nursery() as beside:
+            if arguments.group:
+                beside.start_soon(stay_in_a_bundle, service, shim_log)
+            await _obey_signals_until_done(service)
+            beside.cancel_scope.cancel()
 
 
 def _timeouts(environ: Mapping[str, str]) -> Timeouts:
@@ -143,14 +150,12 @@ def _listening() -> Iterator[PrivateListener]:
 
 
 @contextmanager
-def _logging(arguments: Arguments) -> Iterator[None]:
-    handler = FifoHandler("log", id=arguments.id, namespace=arguments.namespace)
-    root = logging.getLogger()
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG if arguments.debug else logging.INFO)
+def _logging(arguments: Arguments) -> Iterator[ShimLog]:
+    shim_log = ShimLog(arguments)
+    shim_log.open()
+    logging.getLogger().setLevel(logging.DEBUG if arguments.debug else logging.INFO)
     logging.getLogger("hpack").setLevel(logging.INFO)  # it would tell every header's every byte
     try:
-        yield
+        yield shim_log
     finally:
-        root.removeHandler(handler)
-        handler.close()
+        shim_log.close()

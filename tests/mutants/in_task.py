@@ -50,7 +50,7 @@ IN_CONTAINERS = [
         file=CONTAINER,
         old="            watch.cancel()\n",
         new="",
-        caught_by=("tests/sim/test_found.py::test_a_whole_life_takes_no_time_of_its_own",),
+        caught_by=("tests/sim/test_found.py::test_the_oom_watch_ends_with_init",),
     ),
     Defect(
         name="who waits for init is not woken by its exit",
@@ -152,7 +152,7 @@ IN_CONTAINERS = [
         name="an exit is not recorded for `delete`",
         kind=Kind.DROPPED,
         file=CONTAINER,
-        old="        self._record(end)\n",
+        old='        self._note("exit", FILE_NAME, encode(self.init.pid, end.status, end.at))\n',
         new="",
         caught_by=("tests/sim/test_life.py::test_a_container_lives_from_create_to_shutdown",),
     ),
@@ -367,8 +367,8 @@ IN_EVENTS_AND_ANSWERS = [
         name="Shutdown is obeyed while containers live",
         kind=Kind.CHECK,
         file=SERVICE,
-        old="        if self.idle:\n            self.shutdown_requested.set()\n",
-        new="        self.shutdown_requested.set()\n",
+        old="        if not len(self._containers):\n            self.end()\n",
+        new="        self.end()\n",
         caught_by=("tests/sim/test_life.py::test_shutdown_waits_for_the_last_container",),
     ),
     Defect(

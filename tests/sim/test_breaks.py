@@ -109,9 +109,9 @@ BREAKS = [
         4,
         "no last look at memory before the exit",
         CONTAINER,
-        "                    self._look_at_memory()  # OOM is told before the exit, or never"
-        " (law 4)\n                    self._exited(end)\n",
-        "                    self._exited(end)\n                    self._look_at_memory()\n",
+        "                self._look_at_memory()  # OOM is told before the exit, or never (law 4)\n"
+        "                self._exited(end)\n",
+        "                self._exited(end)\n                self._look_at_memory()\n",
     ),
     Break(
         5,

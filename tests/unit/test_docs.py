@@ -13,10 +13,10 @@ import pytest
 
 import trioshim
 from trioshim import _compose, ttrpc
-from trioshim.bootstrap import _template
+from trioshim.bootstrap import _sockets, _template
 from trioshim.linux import _console, _fifo, _logger
 from trioshim.runc import Timeouts
-from trioshim.task import _container, _execs
+from trioshim.task import _container, _containers, _execs
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(path for path in [*ROOT.glob("docs/**/*.md"), ROOT / "README.md"] if path.exists())
@@ -47,6 +47,8 @@ LIMITS = {
     "drain": default(trioshim.serve, "drain"),
     "send_timeout": default(ttrpc.serve_connection, "send_timeout"),
     "LINGER": _compose.LINGER,
+    "RESERVED": _containers.RESERVED,
+    "JOIN_TIMEOUT": _sockets.JOIN_TIMEOUT,
     "TEMPLATE_TIMEOUT": _template.TEMPLATE_TIMEOUT,
     "TEMPLATE_RETRY": _template.TEMPLATE_RETRY,
     "TEMPLATE_IDLE": _template.TEMPLATE_IDLE,

@@ -37,7 +37,11 @@ MAY_IMPORT = {
     "shim": {"rpc", "task"},
     "testing": {"shim", "task", "client", "rpc", "ttrpc"},
     "_dump": set(),
-    "_compose": {"_dump", "bootstrap", "linux", "publisher", "runc", "shim", "task"},
+    "_door": {"bootstrap", "shim"},
+    "_place": {"bootstrap", "linux", "task"},
+    "_compose": {
+        *("_door", "_dump", "_place", "bootstrap", "linux", "publisher", "runc", "shim", "task"),
+    },
     "template": {"_compose", "bootstrap", "linux", "runc", "shim", "ttrpc"},
     "__main__": {"bootstrap", "_compose"},
     "__init__": {"abc", "client", "containers", "errors", "rpc", "shim", "testing", "ttrpc"},

@@ -6,6 +6,7 @@ The flags are those of every containerd since 1.3, read the way Go's `flag` pack
 from __future__ import annotations
 
 from .._plain import Choice, Record
+from ._group import check_group
 from ._identifiers import check_identifier
 
 TYPE_CHECKING = False
@@ -42,6 +43,7 @@ class Arguments(Record):
         address: the daemon's gRPC socket, as given (normally a plain path).
         publish_binary: the daemon's executable.
         bundle: the bundle directory, for `delete`; "" means the working directory.
+        group: what the server's containers have in common: see `_group`; "": it has one.
         socket: serve on this path instead of file descriptor 3.
         debug_socket: accepted for the sake of containerd 2.0; not used.
         debug: the daemon logs at level debug or trace.
@@ -50,7 +52,7 @@ class Arguments(Record):
 
     __slots__ = (
         *("verb", "namespace", "id", "address", "publish_binary", "bundle"),
-        *("socket", "debug_socket", "debug", "unknown"),
+        *("group", "socket", "debug_socket", "debug", "unknown"),
     )
     verb: Verb
     namespace: str
@@ -58,6 +60,7 @@ class Arguments(Record):
     address: str
     publish_binary: str
     bundle: str
+    group: str
     socket: str
     debug_socket: str
     debug: bool
@@ -71,6 +74,7 @@ class Arguments(Record):
         address: str = "",
         publish_binary: str = "",
         bundle: str = "",
+        group: str = "",
         socket: str = "",
         debug_socket: str = "",
         debug: bool = False,
@@ -83,6 +87,7 @@ class Arguments(Record):
             address=address,
             publish_binary=publish_binary,
             bundle=bundle,
+            group=group,
             socket=socket,
             debug_socket=debug_socket,
             debug=debug,
@@ -96,6 +101,7 @@ _TEXTS = {
     "address": "address",
     "publish-binary": "publish_binary",
     "bundle": "bundle",
+    "group": "group",
     "socket": "socket",
     "debug-socket": "debug_socket",
 }
@@ -166,7 +172,7 @@ def _verb(values: Mapping[str, str | bool], words: list[str]) -> Verb:
 
 
 def check_arguments(arguments: Arguments) -> None:
-    """Refuse a namespace or an id that cannot be one.
+    """Refuse a namespace, an id or a group that cannot be one.
 
     `-v` and `-info` need neither; serving needs no id.
 
@@ -178,3 +184,4 @@ def check_arguments(arguments: Arguments) -> None:
     check_identifier(arguments.namespace, "shim namespace (-namespace)")
     if arguments.id or arguments.verb is not Verb.SERVE:
         check_identifier(arguments.id, "shim id (-id)")
+    check_group(arguments.group)

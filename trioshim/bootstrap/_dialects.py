@@ -202,18 +202,21 @@ def _check_daemon_speaks_grpc(environ: Mapping[str, str], bootstrap: Bootstrap) 
     )
 
 
-def announcement(address: str, wire: Wire) -> str:
+def announcement(address: str, wire: Wire, *, several: bool = False) -> str:
     """What `start` answers, and the bundle's `address` keeps for a daemon that comes back.
 
     Args:
         address: `unix://` and a path.
         wire: gRPC takes JSON, in which 1.7 wants the bare path: it dials it as it stands.
+        several: tell the daemon that it may create more containers there unasked (version 3).
+            Not for the file `address`: an older daemon could not read it.
     """
-    if wire is Wire.TTRPC:
+    if wire is Wire.TTRPC and not several:
         return address
     import json  # takes as long as all the rest of `start`: for those who asked
 
-    answer = {"version": 2, "address": plain_path(address), "protocol": wire.value}
+    version, where = (3, address) if wire is Wire.TTRPC else (2, plain_path(address))
+    answer = {"version": version, "address": where, "protocol": wire.value}
     return json.dumps(answer, ensure_ascii=False)
 
 
@@ -265,12 +268,17 @@ def socket_address(address: str, namespace: str, id: str, directory: str = "") -
     Raises:
         ValueError: the directory is relative, or too long for a unix socket.
     """
-    directory = directory or SOCKET_DIRECTORY
-    if not directory.startswith("/"):
-        raise ValueError(f"socket directory {directory!r} must be an absolute path")
     key = normpath("/".join(part for part in (address, namespace, id) if part))
     if key.startswith("//"):  # POSIX keeps two slashes at the front, Go does not
         key = key[1:]
+    return hashed_address(key, directory)
+
+
+def hashed_address(key: str, directory: str) -> str:
+    """A socket whose name is the hash of a key; for the rest see `socket_address`."""
+    directory = directory or SOCKET_DIRECTORY
+    if not directory.startswith("/"):
+        raise ValueError(f"socket directory {directory!r} must be an absolute path")
     path = join(normpath(directory), sha256(key.encode("utf-8", "surrogateescape")))
     if (size := len(path.encode("utf-8", "surrogateescape"))) > _SOCKET_PATH_LIMIT:
         raise ValueError(
@@ -316,6 +324,7 @@ def server_argv(executable: str, arguments: Arguments) -> list[str]:
     """
     argv = [executable, "-I", "-m", "trioshim", "-namespace", arguments.namespace]
     argv += ["-id", arguments.id, "-address", arguments.address]
+    argv += ["-group", arguments.group] if arguments.group else []
     return [*argv, "-debug"] if arguments.debug else argv
 
 

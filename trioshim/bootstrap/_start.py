@@ -1,9 +1,10 @@
 """`start`: make the socket, leave a server behind, answer its address.
 
 Promises: the socket listens before the address is said, so an early connection waits instead of
-failing.  The daemon reads standard output and standard error as one stream, until every holder has
-closed it: so nothing else is written, and the server's 0, 1 and 2 are /dev/null.  Whatever fails,
-neither a server nor a socket is left.
+failing; the shim of a group knows of this container before its address is said, and waits for it
+(`_sockets`).  The daemon reads standard output and standard error as one stream, until every holder
+has closed it: so nothing else is written, and the server's 0, 1 and 2 are /dev/null.  Whatever
+fails, neither a server nor a socket is left.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import sys
 from posixpath import dirname
 
 from .._atomic import write_file
-from . import _dialects, _sockets, _template
+from .._plain import Record
+from . import _dialects, _group, _sockets, _template
 from ._files import read_file, read_stdin, remove, write_all
 from ._spawn import spawn
 
@@ -32,8 +34,8 @@ _OOM_SCORE_MAX = 1000
 def start(arguments: Arguments, environ: Mapping[str, str]) -> None:
     """Answer the address of the shim for a container, on standard output.
 
-    The working directory is the bundle.  If a shim for this id listens already, its address is
-    the answer and nothing is started.
+    The working directory is the bundle.  If a shim for this id or its group listens already, its
+    address is the answer and nothing is started.
 
     Args:
         arguments: the command line, checked.
@@ -41,55 +43,98 @@ def start(arguments: Arguments, environ: Mapping[str, str]) -> None:
             TRIOSHIM_SOCKET_DIR: where the socket goes, instead of what the daemon says.
             TRIOSHIM_PROTOCOL: `grpc`, for a containerd 1.7 that is to speak gRPC.
             TRIOSHIM_TEMPLATE: `off`: spawn every server, do without a template.
+            TRIOSHIM_GROUP: which containers share a shim; see `_group`.
 
     Raises:
-        ValueError: standard input or the socket's path is too long, or an option or a variable
-            is wrong.
-        OSError: the socket, the bundle's files or the server could not be made.
+        ValueError: standard input or the socket's path is too long, or an option, a variable or
+            an annotation is wrong.
+        OSError: the socket, the bundle's files or the server could not be made, or the shim of
+            the group does not answer.
     """
     wanted = _dialects.wants_template(environ)
-    template = _template.Template(_template.template_path(environ) if wanted else "")
+    place = _template.template_path(environ) if wanted else ""
+    group = _group.find_group(environ, _read_config)
+    # A group may have its shim already: not to take a spare that is then not needed.
+    template = _template.Template("" if group else place)
     told = _dialects.read_bootstrap(
         read_stdin(_dialects.STDIN_LIMIT), arguments.id, arguments.namespace
     )
     arguments = arguments.replace(
-        address=arguments.address or told.address, debug=arguments.debug or told.debug
+        address=arguments.address or told.address,
+        debug=arguments.debug or told.debug,
+        group=group,
     )
-    address = _dialects.socket_address(
-        arguments.address,
-        arguments.namespace,
-        arguments.id,
-        environ.get("TRIOSHIM_SOCKET_DIR") or told.socket_dir,
-    )
-    answer = _dialects.announcement(address, _dialects.wanted_wire(environ, told)).encode()
-    path = _dialects.plain_path(address)
-    _sockets.make_directory(dirname(path))
-    with _sockets.SocketLock(path):
-        if _sockets.is_listening(path):
-            write_file("address", answer)
-            write_all(1, answer)
+    answer = _answer(arguments, environ, told)
+    _sockets.make_directory(dirname(answer.path))
+    with _sockets.SocketLock(answer.path):
+        if _join(arguments, answer):
             return
-        remove(path)
-        _launch(arguments, environ, told, path, answer, template)
+        remove(answer.path)
+        template = _template.Template(place) if group else template
+        _launch(arguments, environ, told, answer, template)
     template.leave_one(environ)
+
+
+class _Answer(Record):
+    """What is said of a shim.
+
+    Attributes:
+        path: of its socket.
+        kept: for the bundle's file `address`.
+        said: for the daemon.
+    """
+
+    __slots__ = ("kept", "path", "said")
+    path: str
+    kept: bytes
+    said: bytes
+
+    def __init__(self, path: str, kept: bytes, said: bytes) -> None:
+        self._set(path=path, kept=kept, said=said)
+
+
+def _answer(arguments: Arguments, environ: Mapping[str, str], told: Bootstrap) -> _Answer:
+    address = _group.shim_address(arguments, environ.get("TRIOSHIM_SOCKET_DIR") or told.socket_dir)
+    wire = _dialects.wanted_wire(environ, told)
+    kept = _dialects.announcement(address, wire)
+    several = _group.promises_several(arguments.group, told.daemon_version)
+    said = _dialects.announcement(address, wire, several=several)
+    return _Answer(_dialects.plain_path(address), kept.encode(), said.encode())
+
+
+def _read_config() -> bytes:
+    return read_file("config.json", _group.CONFIG_LIMIT + 1)
+
+
+def _join(arguments: Arguments, answer: _Answer) -> bool:
+    """Answer with a shim that is there already, if there is one."""
+    if arguments.group:
+        pid = _sockets.join(answer.path, arguments.id)
+        if not pid:
+            return False
+        write_file("shim.pid", str(pid).encode())
+    elif not _sockets.is_listening(answer.path):
+        return False
+    write_file("address", answer.kept)
+    write_all(1, answer.said)
+    return True
 
 
 def _launch(
     arguments: Arguments,
     environ: Mapping[str, str],
     told: Bootstrap,
-    path: str,
-    answer: bytes,
+    answer: _Answer,
     template: Template,
 ) -> None:
     cgroup = _dialects.shim_cgroup(told)
     if environ.get("SCHED_CORE"):
         _share_core()
-    listener = _sockets.listen(path)
+    listener = _sockets.listen(answer.path)
     server = None
     try:
         # Before the server is there: a daemon that restarts now must be able to find it.
-        write_file("address", answer)
+        write_file("address", answer.kept)
         argv = _dialects.server_argv(sys.executable, arguments)
         kept = _dialects.server_environment(environ, told)
         server = template.fork(argv, kept, listener.fileno()) or spawn(
@@ -101,9 +146,9 @@ def _launch(
 
             join_shim_cgroup(cgroup, server.pid)
         write_file("shim.pid", str(server.pid).encode())
-        write_all(1, answer)
+        write_all(1, answer.said)
     except BaseException:
-        remove(path)
+        remove(answer.path)
         if server is not None:
             server.kill()
         raise

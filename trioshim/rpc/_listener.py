@@ -1,8 +1,9 @@
 """Two wires on one socket: the first byte decides.
 
-A ttrpc header starts with 0x00 (no frame is longer than 4 MiB), an HTTP/2 preface with `P`;
-whatever else comes is closed.  `serve_rpc` owns the connections; stopping it lets replies under
-way out: no new requests are read, the rest gets a deadline.
+A ttrpc header starts with 0x00 (no frame is longer than 4 MiB), an HTTP/2 preface with `P`; `J`,
+in a shim for a group, is a `start` that joins; whatever else comes is closed.  `serve_rpc` owns the
+connections; stopping it lets replies under way out: no new requests are read, the rest gets a
+deadline.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import importlib
 import logging
 import math
+import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
@@ -25,6 +27,8 @@ __all__ = ["Server", "serve_rpc"]
 log = logging.getLogger("trioshim.rpc")
 
 _TTRPC, _HTTP2 = b"\x00", b"P"
+JOIN, JOINED = b"J", b"+"  # those of `bootstrap._sockets`
+_JOIN_LIMIT = 128  # bytes: an id has at most 76
 _GRPC = f"{__package__}._grpc"
 
 
@@ -36,9 +40,14 @@ class Server:
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, connected: trio.Nursery, lasting: trio.Nursery
+        self,
+        dispatcher: Dispatcher,
+        connected: trio.Nursery,
+        lasting: trio.Nursery,
+        join: Callable[[str], bool] | None = None,
     ) -> None:
         self.connections = 0
+        self._join = join
         self._stopped = False
         self._dispatcher = dispatcher
         self._connected = connected
@@ -104,8 +113,23 @@ class Server:
                 )
         elif first[:1] == _HTTP2:
             await self._converse_in_grpc(stream, first)
+        elif first[:1] == JOIN and self._join is not None:
+            await self._let_join(stream, bytes(first), self._join)
         elif first:
             log.warning("a client spoke neither ttrpc nor gRPC: %r...", bytes(first[:16]))
+
+    async def _let_join(
+        self, stream: trio.abc.Stream, said: bytes, join: Callable[[str], bool]
+    ) -> None:
+        """A `start` tells which container will come (`bootstrap._sockets`)."""
+        with self._stoppable() as reading, reading:
+            while b"\n" not in said and len(said) < _JOIN_LIMIT:
+                more = await stream.receive_some()
+                if not more:
+                    return
+                said += more
+            if join(said[1:].partition(b"\n")[0].decode("ascii", "replace")):
+                await stream.send_all(JOINED + b"%d\n" % os.getpid())
 
     async def _converse_in_grpc(self, stream: trio.abc.Stream, first: bytes | bytearray) -> None:
         async with self._importing:
@@ -155,6 +179,7 @@ async def serve_rpc(
     listener: trio.abc.Listener[trio.abc.Stream],
     services: Iterable[Service],
     *,
+    join: Callable[[str], bool] | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve both wires on a listener until it is stopped.
@@ -162,10 +187,11 @@ async def serve_rpc(
     Args:
         listener: where connections come from; closed at the end.
         services: what they may call.
+        join: is told the id of a container that a `start` announces; whether it may come here.
         task_status: gets the `Server`, to stop it.
     """
     async with trio.open_nursery() as lasting, trio.open_nursery() as connected:
-        server = Server(Dispatcher(services, lasting), connected, lasting)
+        server = Server(Dispatcher(services, lasting), connected, lasting, join)
         task_status.started(server)
         await server._accept(listener)  # noqa: SLF001 (same module)
         await listener.aclose()

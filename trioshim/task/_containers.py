@@ -21,6 +21,7 @@ __all__ = ["Containers", "open_containers"]
 
 log = logging.getLogger("trioshim.containers")
 
+RESERVED = 60.0  # seconds that a container which was announced has to come
 REMEMBERED = 1024  # deleted containers whose Delete can be asked again
 
 
@@ -33,13 +34,48 @@ class Containers:
         self._kernel = kernel
         self._emit = emit
         self._all: dict[str, Container] = {}  # those that are being created too
+        self._expected: dict[str, float] = {}  # and until when
         self._deleted: dict[str, Ended] = {}
         self._emptied = trio.Event()
+        self._changed = trio.Event()
+
+    def expect(self, id_: str) -> None:
+        """One will be created soon: until then, or until its time is over, this is not idle."""
+        self._expected[id_] = trio.current_time() + RESERVED
+
+    def expect_no_more(self, id_: str) -> None:
+        """It has come, or its Create is refused."""
+        if self._expected.pop(id_, None) is not None:
+            self._tell()
+
+    @property
+    def idle(self) -> bool:
+        """There is none, none is being created, and none is expected."""
+        now = trio.current_time()
+        self._expected = {id_: end for id_, end in self._expected.items() if end > now}
+        return not self._all and not self._expected
+
+    async def wait_until_idle(self) -> None:
+        while not self.idle:
+            if self._all:
+                await self.wait_until_empty()
+            else:
+                with trio.move_on_at(min(self._expected.values())):
+                    await self._emptied.wait()
 
     async def wait_until_empty(self) -> None:
         """Return when there is none, not even one that is being created."""
         while self._all:
             await self._emptied.wait()
+
+    @property
+    def bundles(self) -> list[str]:
+        """Of those that are there or being created, the oldest first."""
+        return [container.spec.bundle for container in self._all.values()]
+
+    async def changed(self) -> None:
+        """Return when one has come or gone."""
+        await self._changed.wait()
 
     def __len__(self) -> int:
         """How many there are, with those that are being created."""
@@ -72,6 +108,7 @@ class Containers:
         container = Container(spec, runtime=self._runtime, kernel=self._kernel, emit=self._emit)
         self._all[spec.id] = container
         self._deleted.pop(spec.id, None)
+        self._tell()
         pid: int = await self._lives.start(self._live_alone, container)
         return pid
 
@@ -107,6 +144,11 @@ class Containers:
     def _forget(self, container: Container) -> None:
         if self._all.get(container.spec.id) is container:  # not a later one of that name
             del self._all[container.spec.id]
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
         if not self._all:
             self._emptied.set()
             self._emptied = trio.Event()

@@ -7,6 +7,7 @@ v2 and v3 of the service are the same bytes under two names, so v2's messages se
 from __future__ import annotations
 
 import json
+import logging
 import os
 
 import trio
@@ -32,6 +33,8 @@ __all__ = ["READS", "TaskService"]
 # Methods that change nothing: they end with their caller and never wait for another (laws 7, 8).
 READS = frozenset({"State", "Pids", "Stats", "Connect", "Wait"})
 
+log = logging.getLogger("trioshim.service")
+
 LAST_SIGNAL = 64  # SIGRTMAX; the wire has room for more
 
 _STATUS = {
@@ -47,26 +50,83 @@ _STATUS = {
 class TaskService:
     """The methods of `containerd.task.v2.Task` and `containerd.task.v3.Task`.
 
+    Args:
+        containers: what it is about.
+        namespace: containerd's.
+        first: of a shim for a group: the container that it was started for.  Such a shim ends only
+            when nobody is expected, and `end_wanted` is what asks for that.
+
     Attributes:
-        shutdown_requested: set by the Shutdown that is meant: the one without containers.
+        shutdown_requested: the shim ends now: set by the Shutdown that is meant, the one without
+            containers; in a group by who has seen to it that nobody joins any more.
     """
 
-    def __init__(self, containers: Containers, *, namespace: str) -> None:
+    def __init__(self, containers: Containers, *, namespace: str, first: str = "") -> None:
         self.shutdown_requested = trio.Event()
+        self._end_wanted = trio.Event() if first else self.shutdown_requested
         self._containers = containers
         self._namespace = namespace
+        if first:
+            containers.expect(first)
 
     @property
     def idle(self) -> bool:
-        """There is no container, not even one that is being created."""
-        return len(self._containers) == 0
+        """There is no container, none is being created, and none is expected."""
+        return self._containers.idle
 
     async def wait_until_idle(self) -> None:
-        await self._containers.wait_until_empty()
+        await self._containers.wait_until_idle()
+
+    @property
+    def bundles(self) -> list[str]:
+        """Those of its containers, the oldest first."""
+        return self._containers.bundles
+
+    async def containers_changed(self) -> None:
+        """Return when one has come or gone."""
+        await self._containers.changed()
+
+    # ------------------------------------------------------------ the end
+
+    def end(self) -> None:
+        """Nobody needs the shim: it ends, one of a group as soon as nobody is expected."""
+        self._end_wanted.set()
+
+    @property
+    def end_wanted(self) -> bool:
+        """It was to end, nobody has come since, and nobody is expected."""
+        return self._end_wanted.is_set() and self.idle
+
+    async def wait_until_end_wanted(self) -> None:
+        while not self.end_wanted:
+            await self._end_wanted.wait()
+            await self.wait_until_idle()
+
+    def expect(self, id_: str) -> bool:
+        """A container that will come to this shim of a group.
+
+        Returns:
+            Whether it may.
+        """
+        if self.shutdown_requested.is_set():
+            return False
+        try:
+            check_identifier(id_)
+        except ValueError as error:
+            log.warning("a start that joins: %s", error)
+            return False
+        self._containers.expect(id_)
+        return True
+
+    def _has_come(self, id_: str) -> None:
+        if self._end_wanted.is_set() and not self.shutdown_requested.is_set():
+            self._end_wanted = trio.Event()  # who wanted it did not know of this one
+        self._containers.expect_no_more(id_)
 
     # ------------------------------------------------------------ life
 
     async def create(self, request: api.CreateTaskRequest) -> api.CreateTaskResponse:
+        self._has_come(request.id)
         _check_id(request.id)
         if not os.path.isabs(request.bundle):
             raise InvalidArgumentError(f"bundle {request.bundle!r} is not an absolute path")
@@ -200,8 +260,8 @@ class TaskService:
 
     async def shutdown(self, _request: api.ShutdownRequest) -> Empty:
         # The daemon also asks when other containers live here: then nothing is to be done.
-        if self.idle:
-            self.shutdown_requested.set()
+        if not len(self._containers):
+            self.end()
         return Empty()
 
     # ------------------------------------------------------------ reading requests

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from ..client import TaskClient, Wire, open_caller
-from ..rpc._listener import _import_grpc
+from ..rpc._listener import JOIN, JOINED, _import_grpc
 from ..shim import serve
 from ..task import TaskService
 from ._fault_plan import FaultPlan
@@ -23,6 +23,8 @@ from ._publisher import MemoryPublisher
 from ._runtime import FakeRuntime
 
 __all__ = ["MemoryListener", "World", "open_shim"]
+
+_JOIN_AGAIN = 0.02  # as `start` does
 
 
 class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
@@ -58,6 +60,29 @@ class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
         await trio.lowlevel.checkpoint()
 
 
+class MemoryDoor:
+    """Where `World.join` finds the shim of a group; it stands for a path and its lock.
+
+    Attributes:
+        first: the container that the shim is for.
+        open: the shim can still be found.
+    """
+
+    def __init__(self, first: str) -> None:
+        self.first = first
+        self.open = True
+        self._lock = trio.Lock()
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        async with self._lock:
+            yield
+
+    def shut(self) -> None:
+        assert self._lock.locked(), "the door is shut by who does not hold it"
+        self.open = False
+
+
 @dataclass(slots=True)
 class World:
     """A shim in memory, and everything around it.
@@ -67,6 +92,7 @@ class World:
         stopped: set when the shim has ended.
         protocol: what clients speak that are not told otherwise.
         service: what answers the requests; its `shutdown_requested` is how SIGTERM ends a shim.
+        door: where it is found, if it is for a group.
     """
 
     listener: MemoryListener
@@ -76,6 +102,7 @@ class World:
     serving: trio.CancelScope
     stopped: trio.Event
     protocol: Wire = "ttrpc"
+    door: MemoryDoor | None = None
     service: TaskService = field(init=False)
     _task: trio.lowlevel.Task = field(init=False)
     _idle: Counter[str] = field(init=False)
@@ -88,6 +115,27 @@ class World:
             _import_grpc()  # the shim would do it in a thread, and virtual time waits for none
         async with open_caller(self.listener.connect(), protocol) as caller:
             yield TaskClient(caller)
+
+    async def join(self, id_: str) -> bool:
+        """Announce a container to the shim of a group, as `start` does.
+
+        Returns:
+            Whether its Create may be sent here; else `start` would make another shim.
+        """
+        assert self.door is not None, "open_shim was not told a group"
+        async with self.door.held():
+            while self.door.open:
+                try:
+                    stream = self.listener.connect()
+                except trio.BrokenResourceError:
+                    return False
+                async with stream:
+                    with suppress(trio.BrokenResourceError):
+                        await stream.send_all(JOIN + id_.encode() + b"\n")
+                        if (await stream.receive_some()).startswith(JOINED):
+                            return True
+                await trio.sleep(_JOIN_AGAIN)
+        return False
 
     def check_nothing_left(self) -> None:
         """Raise AssertionError if something of a container is still there.
@@ -147,6 +195,7 @@ async def open_shim(
     linger: float = math.inf,
     faults: FaultPlan | None = None,
     protocol: Wire = "ttrpc",
+    group: str = "",
 ) -> AsyncIterator[World]:
     """Run a shim in memory for the time of the block.
 
@@ -160,6 +209,8 @@ async def open_shim(
         linger: see `trioshim.shim.serve`.
         faults: stands between the shim and its ports; for this run only.
         protocol: what `World.client` speaks; the shim answers both.
+        group: the id of the first container of a shim for several: then `World.join` works, and it
+            ends only when nobody is expected; "": it is for one.
     """
     async with trio.open_nursery() as nursery, trio.open_nursery() as programs:
         kernel = FakeKernel(pid_max=pid_max)
@@ -172,7 +223,8 @@ async def open_shim(
         )
         listener, publisher = MemoryListener(), MemoryPublisher(step=publishing)
         serving, stopped = trio.CancelScope(), trio.Event()
-        world = World(listener, kernel, runtime, publisher, serving, stopped, protocol)
+        door = MemoryDoor(group) if group else None
+        world = World(listener, kernel, runtime, publisher, serving, stopped, protocol, door)
         shim = partial(
             serve,
             listener,
@@ -180,6 +232,7 @@ async def open_shim(
             kernel=faults.kernel(kernel) if faults else kernel,
             publisher=faults.publisher(publisher) if faults else publisher,
             linger=linger,
+            door=door,
         )
         await nursery.start(world._run, shim)  # noqa: SLF001 (same module)
         yield world
