@@ -13,6 +13,7 @@ import pytest
 
 import trioshim
 from trioshim.proto.task_v2_pb2 import DeleteResponse
+from trioshim.runc._options import RuncOptions
 from trioshim.task._events import timestamp
 
 ROOT = Path(__file__).parents[2]
@@ -113,8 +114,8 @@ class Deleted:
         self.program = base / "bin" / NAME
         self.program.parent.mkdir()
         text = (ROOT / "scripts" / NAME).read_text()
-        assert "=/run/containerd/runc/" in text
-        self.program.write_text(text.replace("/run/containerd/runc/", f"{base}/state/"))
+        assert "=/run/containerd/runc\n" in text
+        self.program.write_text(text.replace("/run/containerd/runc\n", f"{base}/state\n"))
         self.program.chmod(0o755)
         python = self.program.with_name("python3")
         python.write_text("#!/bin/sh\necho Python\n")
@@ -173,6 +174,8 @@ def test_a_container_that_is_there_again_is_left_to_python(gone: Deleted) -> Non
     ("name", "text"),
     [
         ("options.json", '{"binary_name": "crun", "root": "/elsewhere"}'),
+        ("options.json", '{"root":"/else\\\\where"}'),
+        ("options.json", '{"root" : "/elsewhere"}'),
         ("address", '{"address": "/a", "protocol": "grpc", "version": 2}'),
         ("address", ""),
     ],
@@ -182,6 +185,17 @@ def test_what_a_shell_cannot_understand_is_left_to_python(
 ) -> None:
     """JSON, and another place of the runtime's."""
     (gone.bundle / name).write_text(text)
+    assert gone.is_left_to_python()
+
+
+def test_the_runtime_may_have_its_state_elsewhere(gone: Deleted, tmp_path: Path) -> None:
+    """As with docker, which has a place of its own for it."""
+    state = tmp_path / "else where" / "n"
+    state.mkdir(parents=True)
+    options = RuncOptions(binary_name="runc", root=str(state.parent), systemd_cgroup=True)
+    (gone.bundle / "options.json").write_bytes(options.to_json())
+    assert gone.delete() == RECEIPT
+    (state / "c").mkdir()
     assert gone.is_left_to_python()
 
 
