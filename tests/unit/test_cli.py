@@ -90,10 +90,10 @@ def test_without_click_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One line, no traceback."""
-    from trioshim.cli import _entry
-
-    monkeypatch.setattr(_entry, "find_spec", lambda _: None)
-    assert cli.main() == 1
+    monkeypatch.setattr(sys, "argv", ["trioshim", "ps"])
+    with monkeypatch.context() as without:
+        without.setattr(importlib.util, "find_spec", lambda _: None)
+        assert cli.main() == 1
     assert "pip install 'trioshim[cli]'" in capsys.readouterr().err
     assert importlib.util.find_spec("click") is not None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import trio
 import trio.testing
@@ -42,6 +44,19 @@ def test_a_shelter_that_is_cancelled_while_it_opens_ends() -> None:
             await trio.lowlevel.checkpoint()
 
     assert cancel_everywhere(scenario).steps > 3
+
+
+def test_ctrl_c_ends_a_shelter_that_opens() -> None:
+    """It strikes at the first wait; the shelter's task is shielded, and nobody would ever end it."""
+
+    @trio.lowlevel.enable_ki_protection
+    async def main() -> None:
+        signal.raise_signal(signal.SIGINT)
+        async with open_shelter():
+            await trio.sleep_forever()
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)
 
 
 @pytest.mark.parametrize("open_", [open_client, open_grpc_client])

@@ -9,7 +9,8 @@ It is a gain and never a need.  Rules:
 
 * what a process outside of our session cannot do as we would (a terminal to type at, a path
   such as /dev/fd/63, Python's own variables) is not asked of it;
-* whatever is odd, `hand_over` says None, and the command runs here as ever;
+* whatever is odd, `hand_over` says None, and the command runs here as ever; but not when the other
+  has had its last word: no command is done twice;
 * if we are killed, it ends as if its terminal had gone; if it is killed, so are we, to who looks.
 
 Next to nothing is imported: every `trioshim run` would pay for it.
@@ -33,6 +34,7 @@ __all__ = ["hand_over", "leave_one"]
 
 MODULE = "trioshim.cli._template"
 COMMANDS = ("run",)
+_STREAMS = (0, 1, 2)
 _FORWARDED = (
     *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM),
     *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH),
@@ -54,22 +56,37 @@ def hand_over(words: Sequence[str], environ: Mapping[str, str]) -> int | None:
     path = _path(environ) if _is_simple(words, environ) else ""
     if not path:
         return None
-    from ..bootstrap._template import connect, request
+    from ..bootstrap._template import connect
 
     connection = connect(path)
     if connection is None:
         return None
     try:
         with _Signals() as signals:
-            helper = request(connection, ["trioshim", *words], environ, [0, 1, 2])
+            helper = _ask(connection, path, words, environ)
             if helper is None:
                 return None
+            # From here on it is done there, and whatever goes wrong, never here a second time.
             signals.send_to(helper)
             return _status(connection)
-    except (OSError, ValueError, OverflowError):
-        return None
     finally:
         connection.close()
+
+
+def _ask(
+    connection: socket, path: str, words: Sequence[str], environ: Mapping[str, str]
+) -> Left | None:
+    from ..bootstrap._files import remove
+    from ..bootstrap._template import request
+
+    try:
+        return request(connection, ["trioshim", *words], environ, _STREAMS)
+    except TimeoutError:
+        # Nobody is to wait for it again: it sees that its socket is gone, and ends.
+        remove(path)
+        return None
+    except (OSError, ValueError, OverflowError):
+        return None
 
 
 def leave_one(words: Sequence[str], environ: Mapping[str, str]) -> None:
@@ -88,6 +105,8 @@ def _path(environ: Mapping[str, str]) -> str:
     from ..bootstrap._dialects import wants_template
     from ..bootstrap._template import template_path
 
+    if os.geteuid() != 0:  # who is refused anyway
+        return ""
     try:
         # What a login session is given goes with its processes, and no other can take it over.
         with open("/proc/self/sessionid", "rb") as file:
@@ -120,7 +139,7 @@ def _may_be_for_typing(word: str) -> bool:
 
 def _has_standard_streams() -> bool:
     try:
-        return all(os.get_inheritable(fd) for fd in (0, 1, 2))
+        return all(os.get_inheritable(fd) for fd in _STREAMS)
     except OSError:  # one of them is closed
         return False
 
@@ -131,12 +150,19 @@ def _status(connection: socket) -> int:
     try:
         while data := connection.recv(16):
             said += data
-    except ConnectionResetError:
+    except OSError:
         said = b""
     if said.isdigit():
         return int(said)
-    os.write(2, b"trioshim: the process that held the container was killed\n")
+    _say(b"trioshim: the process that held the container was killed\n")
     return _KILLED
+
+
+def _say(line: bytes) -> None:
+    try:
+        os.write(2, line)
+    except OSError:
+        return  # nobody reads it
 
 
 class _Signals:

@@ -56,7 +56,7 @@ REASONS: dict[tuple[str, str], Reason] = {
     ("shim.py", "serve"): Reason("waits for Shutdown"),
     ("_compose.py", "_obey_signals_until_done"): Reason("waits for Shutdown"),
     ("_compose.py", "_obey_signals"): Reason("obeys signals: it has made this list"),
-    ("_shelter.py", "_shelter"): Reason("keeps its tasks from being cancelled"),
+    ("_shelter.py", "stand"): Reason("keeps its tasks from being cancelled"),
 }
 
 

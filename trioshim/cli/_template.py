@@ -15,17 +15,26 @@ import signal
 import socket
 import sys
 import traceback
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from io import StringIO
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, NoReturn, TextIO, cast
 
 from ..template.__main__ import main
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from ..template._likeness import Traits
     from ..template._server import Kind
 
 _STREAMS = (0, 1, 2)
+_ENDINGS = (
+    *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM),
+    *(signal.SIGUSR1, signal.SIGUSR2),
+)
+_PATIENCE = 3.0  # seconds from SIGHUP to the first Ctrl-C when the other is gone
+_INSISTENCE = 1.0  # seconds to the next
+_NOT_FLUSHED = 120  # Python's, at its end
 
 
 def load() -> Kind:
@@ -73,10 +82,11 @@ def become_command(connection: int, _news: int, traits: Traits, _known: frozense
     words: list[str] = []
     if not agree(front, lambda pid: words.extend(_become(front, pid, traits))):
         return 0
+    _end_with_a_word(front)
     _hang_up_with(front)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     status = _do(words)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     front.sendall(str(status).encode())
     return 0
 
@@ -112,26 +122,57 @@ def _opened(fd: int, mode: str, buffering: int, encoding: str, errors: str | Non
     return cast("TextIO", raw)
 
 
+def _end_with_a_word(front: socket.socket) -> None:
+    """A signal ends us before the container is begun, as it would the other: that is its status."""
+
+    def end(signum: int, _frame: FrameType | None) -> NoReturn:
+        with suppress(OSError):
+            front.send(str(128 + signum).encode())
+        os._exit(0)
+
+    for signum in _ENDINGS:
+        if signal.getsignal(signum) != signal.SIG_IGN:
+            signal.signal(signum, end)
+
+
 def _hang_up_with(front: socket.socket) -> None:
-    """SIGHUP for us when the other is gone.  It never writes, so nothing else makes a signal."""
+    """When the other is gone: SIGHUP; for who does not end by that, Ctrl-C until it is enough.
+
+    The other never writes, so nothing else makes a SIGIO.
+    """
+
+    def hang_up(_signum: int, _frame: FrameType | None) -> None:
+        signal.setitimer(signal.ITIMER_REAL, _PATIENCE, _INSISTENCE)
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    def insist(_signum: int, _frame: FrameType | None) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    signal.signal(signal.SIGIO, hang_up)
+    signal.signal(signal.SIGALRM, insist)
     fcntl.fcntl(front, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(front, fcntl.F_SETSIG, signal.SIGHUP)
     fcntl.fcntl(front, fcntl.F_SETFL, fcntl.fcntl(front, fcntl.F_GETFL) | os.O_ASYNC)
     if select.select([front], [], [], 0)[0]:  # it has gone in the meantime
-        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGIO)
 
 
 def _do(words: list[str]) -> int:
     from ._main import obey
 
     try:
-        return obey(words)
+        return _flushed(obey(words))
     except BaseException:  # noqa: BLE001 (as Python says it at its end)
         traceback.print_exc()
-        return 1
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        return _flushed(1)
+
+
+def _flushed(status: int) -> int:
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        return _NOT_FLUSHED
+    return status
 
 
 if __name__ == "__main__":

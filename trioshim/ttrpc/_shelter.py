@@ -35,17 +35,18 @@ async def open_shelter() -> AsyncIterator[trio.Nursery]:
     Raises:
         ExceptionGroup: a helper failed; the block is cancelled then.
     """
-    scope = trio.CancelScope(shield=True)
+    shelter = _Shelter()
     error: BaseException | None = None
     async with trio.open_nursery() as nursery:
-        # Shielded from its first moment, its task can only be ended by who knows its scope.
-        with trio.CancelScope(shield=True):
-            helpers = await nursery.start(_shelter, scope)
+        # Not `nursery.start`: a Ctrl-C in there would wait for a task that nothing ends.
+        nursery.start_soon(shelter.stand)
         try:
-            yield helpers
+            with trio.CancelScope(shield=True):
+                await shelter.opened.wait()
+            yield shelter.helpers
         except BaseException as exc:  # noqa: BLE001 (raised again below, Cancelled too)
             error = exc
-        scope.cancel()
+        shelter.scope.cancel()
     if error is not None:
         try:
             raise error
@@ -53,8 +54,17 @@ async def open_shelter() -> AsyncIterator[trio.Nursery]:
             del error  # or the traceback and this frame keep each other alive
 
 
-async def _shelter(scope: trio.CancelScope, *, task_status: trio.TaskStatus[trio.Nursery]) -> None:
-    with scope:
-        async with trio.open_nursery() as helpers:
-            task_status.started(helpers)
-            await trio.sleep_forever()
+class _Shelter:
+    """The helpers' nursery, in a task that only its own scope can end."""
+
+    helpers: trio.Nursery
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope(shield=True)
+        self.opened = trio.Event()
+
+    async def stand(self) -> None:
+        with self.scope:
+            async with trio.open_nursery() as self.helpers:
+                self.opened.set()
+                await trio.sleep_forever()
