@@ -110,6 +110,20 @@ def test_the_third_interrupt_kills(cli: Cli) -> None:
     assert process.returncode == 128 + signal.SIGKILL
 
 
+@pytest.mark.parametrize("template", ["on", "off"])
+def test_an_ignored_signal_stays_ignored(cli: Cli, template: str) -> None:
+    """As `nohup` has it: the terminal may go, the container goes on."""
+    cli.env["TRIOSHIM_TEMPLATE"] = template
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = cli.begin("run", "sh", "-c", "echo ready; sleep 0.2; exit 5")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    read_line(process, "ready")
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(30) == 5
+
+
 def test_what_a_killed_one_leaves_is_cleaned_up_by_the_next(cli: Cli) -> None:
     """With a line that says so."""
     cli.env["TRIOSHIM_TEMPLATE"] = "off"  # a ready process would clean up at once
@@ -164,8 +178,10 @@ def test_a_container_in_the_background(cli: Cli) -> None:
     wanted = {"out", "err"}  # two streams: either may be first
     eventually(lambda: set(cli("logs", id_).stdout.split()) == wanted, "the output")
     follower = cli.begin("logs", "-f", id_)
+    assert follower.stdout is not None
+    first = follower.stdout.readline()  # it follows
     cli("kill", id_)
-    assert set(follower.communicate(timeout=20)[0].split()) == wanted
+    assert {first.strip(), *follower.communicate(timeout=20)[0].split()} == wanted
     assert not cli.bundle(id_).exists()
 
 

@@ -47,7 +47,7 @@ def test_a_shelter_that_is_cancelled_while_it_opens_ends() -> None:
 
 
 def test_ctrl_c_ends_a_shelter_that_opens() -> None:
-    """It strikes at the first wait; the shelter's task is shielded, and nobody would ever end it."""
+    """It strikes at the first wait; the shelter's task is shielded, and nobody else can end it."""
 
     @trio.lowlevel.enable_ki_protection
     async def main() -> None:

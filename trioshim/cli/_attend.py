@@ -56,7 +56,9 @@ async def attend(
         Its exit status; 128 and the signal's number, if that has ended it or us.
     """
     seat = _Seat(interactive, terminal, begun)
-    with trio.open_signal_receiver(*_ENDING, *_OTHER, signal.SIGWINCH) as signals:
+    # What we were told to ignore (nohup) stays ignored.
+    heard = [s for s in (*_ENDING, *_OTHER) if signal.getsignal(s) is not signal.SIG_IGN]
+    with trio.open_signal_receiver(*heard, signal.SIGWINCH) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(seat.obey, signals)
             with seat.scope:
