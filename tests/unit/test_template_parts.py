@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 from pathlib import Path
 
 import pytest
 
-from trioshim.template import _code, _likeness
+from trioshim.template import _code, _likeness, _warmth
 from trioshim.template._cgroups import moves
+from trioshim.ttrpc import Connection, Request, Role
 
 V1 = b"5:memory:/\n4:cpu,cpuacct:/a\n1:name=systemd:/a\n0::/a\n"
 MOUNTS = (
@@ -120,3 +122,29 @@ def test_limits_and_mask_are_adopted() -> None:
         after = resource.getrlimit(resource.RLIMIT_NOFILE), os.umask(0)
         os._exit(before != after)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+# ---------------------------------------------------------------- warmth
+
+
+def test_a_life_that_nobody_needs_leaves_nothing(tmp_path: Path) -> None:
+    """It ends by itself; neither a file nor a file descriptor is left."""
+    path = tmp_path / "warm"
+    path.touch()  # of one that was killed
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(30)  # a life without an end
+        before = os.listdir("/proc/self/fd")
+        _warmth.run_once(str(path))
+        os._exit(path.exists() or os.listdir("/proc/self/fd") != before)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_a_life_is_asked_what_a_client_asks() -> None:
+    """All in one write, and to shut down at last; else it would have no end."""
+    server = Connection(Role.SERVER)
+    server.receive_data(_warmth._questions())
+    asked = [server.next_event() for _ in range(3)]
+    assert [one.method for one in asked if isinstance(one, Request)] == [
+        *("State", "Connect", "Shutdown")
+    ]
