@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "_compose": {
         *("_door", "_dump", "_place", "bootstrap", "linux", "publisher", "runc", "shim", "task"),
     },
-    "template": {"_compose", "bootstrap", "linux", "runc", "shim", "ttrpc"},
+    "template": {"_compose", "bootstrap", "linux", "publisher", "runc", "shim", "ttrpc"},
     "__main__": {"bootstrap", "_compose"},
     "__init__": {"abc", "client", "containers", "errors", "rpc", "shim", "testing", "ttrpc"},
 }

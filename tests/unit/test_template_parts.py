@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
+from trioshim.proto.types_pb2 import Envelope
+from trioshim.publisher import TtrpcPublisher
 from trioshim.template import _code, _likeness, _warmth
 from trioshim.template._cgroups import moves
-from trioshim.ttrpc import Connection, Request, Role
 
 V1 = b"5:memory:/\n4:cpu,cpuacct:/a\n1:name=systemd:/a\n0::/a\n"
 MOUNTS = (
@@ -128,23 +130,45 @@ def test_limits_and_mask_are_adopted() -> None:
 
 
 def test_a_life_that_nobody_needs_leaves_nothing(tmp_path: Path) -> None:
-    """It ends by itself; neither a file nor a file descriptor is left."""
+    """No file, no file descriptor, no thread and no child; also beside what a killed one left."""
     path = tmp_path / "warm"
-    path.touch()  # of one that was killed
+    path.mkdir()
+    for name in ("shim", "daemon", "o", "config.json"):
+        (path / name).touch()
     pid = os.fork()
     if pid == 0:
-        signal.alarm(30)  # a life without an end
+        signal.alarm(60)  # a life without an end
+        _warmth.run_once(str(path))
         before = os.listdir("/proc/self/fd")
         _warmth.run_once(str(path))
-        os._exit(path.exists() or os.listdir("/proc/self/fd") != before)
+        left = path.exists() or os.listdir("/proc/self/fd") != before
+        threads = len(os.listdir("/proc/self/task")) != 1
+        os._exit(left or threads or has_children())
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def test_a_life_is_asked_what_a_client_asks() -> None:
-    """All in one write, and to shut down at last; else it would have no end."""
-    server = Connection(Role.SERVER)
-    server.receive_data(_warmth._questions())
-    asked = [server.next_event() for _ in range(3)]
-    assert [one.method for one in asked if isinstance(one, Request)] == [
-        *("State", "Connect", "Shutdown")
+def has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def test_a_rehearsal_is_a_whole_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All events of a container and its exec, in order; nothing is loaded by the second one."""
+    told: list[str] = []
+
+    async def publish(self: TtrpcPublisher, envelope: Envelope) -> None:
+        told.append(envelope.topic.removeprefix("/tasks/"))
+        await forward(self, envelope)
+
+    forward = TtrpcPublisher.publish
+    monkeypatch.setattr(TtrpcPublisher, "publish", publish)
+    _warmth.run_once(str(tmp_path / "warm"))
+    assert told == [
+        *("create", "start", "exec-added", "exec-started", "exit", "exit", "delete"),
     ]
+    loaded = set(sys.modules)
+    _warmth.run_once(str(tmp_path / "warm"))
+    assert set(sys.modules) == loaded
