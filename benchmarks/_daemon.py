@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,6 +33,7 @@ _HEADER = struct.Struct(">IIBB")  # length, stream id, type, flags
 _RESPONSE = 2
 _PATIENCE = 20  # seconds for an exit to come
 _EXIT = "/tasks/exit"
+_TURN = 1e-5  # seconds
 
 
 @contextmanager
@@ -143,7 +145,11 @@ def _end_of(buffer: bytes) -> int:
 def open_daemon(path: Path) -> Iterator[Daemon]:
     """Events are taken at `path` during the block."""
     daemon = Daemon(path)
+    # Else who asks and who takes events may wait 5 ms for each other, and not for the shim.
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN)
     try:
         yield daemon
     finally:
+        sys.setswitchinterval(usual)
         daemon.close()
