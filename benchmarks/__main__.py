@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from . import connect, life, rpc, schedules, slope, start, stdio
+from . import run as runs
 from ._figures import BEGIN, Held, put_between
 from ._plot import draw
 from ._report import Report, Verdict, table
@@ -67,6 +68,7 @@ def _other(name: str) -> Part:
 PARTS: Mapping[str, Part] = {
     "life": lambda quick: life.measure(quick=quick),
     "start": lambda quick: start.measure(quick=quick),
+    "run": lambda quick: (runs.measure(quick=quick), ()),
     "stdio": lambda quick: stdio.measure(quick=quick),
     "connect": lambda quick: connect.measure(quick=quick),
     "growth": _other("growth"),

@@ -2,7 +2,7 @@
 
 Promises: the package is copied, so nothing that is edited meanwhile is measured, and a checkout's
 editable installation, whose finder takes longer to load than `start` takes, is not measured either.
-At the end the template that was made of it has gone.
+At the end the templates that were made of it have gone.
 """
 
 from __future__ import annotations
@@ -22,17 +22,20 @@ import trioshim
 
 __all__ = ["open_installation"]
 
-_TEMPLATE_PATH = """
-import sys
+_TEMPLATES = """
+import os, sys
 sys.path.append({packages!r})
 from trioshim.bootstrap._template import template_path
-print(template_path({{}}), end="")
+from trioshim.cli import _ready
+print(template_path({{}}), _ready._path({{}}))
 """
 
 
 @contextmanager
 def open_installation(directory: Path, executable: Path) -> Iterator[Path]:
     """An environment with the executable during the block; the executable's path in it.
+
+    The command `trioshim` is beside it.
 
     Args:
         directory: where it is made.
@@ -51,21 +54,25 @@ def open_installation(directory: Path, executable: Path) -> Iterator[Path]:
     with suppress(FileNotFoundError):  # not in a virtual environment
         shutil.copy2(Path(sys.prefix, "pyvenv.cfg"), directory)
     installed = Path(shutil.copy2(executable, directory / "bin"))
+    command = Path(shutil.copy2(executable.with_name("trioshim"), directory / "bin"))
+    first, _, rest = command.read_text("utf-8").partition("\n")
+    assert first.startswith("#!")
+    command.write_text(f"#!{python}\n{rest}", "utf-8")
     try:
         yield installed
     finally:
-        _end_template(python, packages)
+        program = _TEMPLATES.format(packages=str(packages))
+        asked = [str(python), "-IS", "-c", program]
+        done = subprocess.run(asked, stdout=subprocess.PIPE, check=True, text=True)
+        for path in done.stdout.split():
+            _end_template(Path(path))
 
 
-def _end_template(python: Path, packages: Path) -> None:
-    program = _TEMPLATE_PATH.format(packages=str(packages))
-    asked = [str(python), "-IS", "-c", program]
-    done = subprocess.run(asked, stdout=subprocess.PIPE, check=True, text=True)
-    words = b"trioshim-template\0" + os.fsencode(done.stdout) + b"\0"
+def _end_template(socket: Path) -> None:
+    words = b"trioshim-template\0" + os.fsencode(socket) + b"\0"
     for entry in Path("/proc").iterdir():
         with suppress(OSError):  # no process, or it has ended
             if (entry / "cmdline").read_bytes().startswith(words):
                 os.kill(int(entry.name), signal.SIGTERM)
-    socket = Path(done.stdout)
     for path in (socket, socket.with_suffix(".lock")):
         path.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tomllib
 import venv
 from pathlib import Path
@@ -41,12 +42,28 @@ def run(program: str, *words: str, **more: str) -> subprocess.CompletedProcess[s
     )
 
 
-def test_it_is_what_is_installed() -> None:
+@pytest.mark.parametrize("name", [NAME, "trioshim"])
+def test_it_is_what_is_installed(name: str) -> None:
     """pip would make a slower one of an entry point."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert f"scripts/{NAME}" in project["tool"]["setuptools"]["script-files"]
-    assert NAME not in project["project"]["scripts"]
-    assert os.access(ROOT / "scripts" / NAME, os.X_OK)
+    assert f"scripts/{name}" in project["tool"]["setuptools"]["script-files"]
+    assert "scripts" not in project["project"]
+    assert os.access(ROOT / "scripts" / name, os.X_OK)
+
+
+def test_the_command_loads_next_to_nothing() -> None:
+    """Before it hands over: neither `re` nor `enum`, nor what needs them."""
+    code = (
+        f"import sys; sys.path[:0] = {sys.path!r}; from trioshim.cli import main;"
+        "print(*{'re', 'enum', 'click'} & {*sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "\n"
 
 
 def test_it_runs_where_it_is(program: Path) -> None:

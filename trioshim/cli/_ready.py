@@ -18,8 +18,8 @@ Next to nothing is imported: every `trioshim run` would pay for it.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` loads `enum`: longer than all the rest
 import os
-import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ MODULE = "trioshim.cli._template"
 COMMANDS = ("run",)
 _STREAMS = (0, 1, 2)
 _FORWARDED = (
-    *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM),
-    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH),
+    *(_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM),
+    *(_signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGWINCH),
 )
 _HARMLESS = {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "PYTHONHASHSEED"}
 _KILLED = 137  # what a shell says of SIGKILL
@@ -175,13 +175,13 @@ class _Signals:
 
     def __enter__(self) -> _Signals:
         for signum in _FORWARDED:
-            if signal.getsignal(signum) != signal.SIG_IGN:
-                self._before[signum] = signal.signal(signum, self._arrived)
+            if _signal.getsignal(signum) != _signal.SIG_IGN:
+                self._before[signum] = _signal.signal(signum, self._arrived)
         return self
 
     def __exit__(self, *_: object) -> None:
         for signum, handler in self._before.items():
-            signal.signal(signum, handler)
+            _signal.signal(signum, handler)
         for signum in self._kept:  # nobody has taken them
             os.kill(os.getpid(), signum)
 
