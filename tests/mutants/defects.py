@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .in_groups import IN_GROUPS
 from .in_linux import IN_LINUX
 from .in_new_parts import IN_NEW_PARTS
 from .in_rpc import IN_RPC
@@ -18,4 +19,5 @@ DEFECTS = [
     *IN_RPC,
     *IN_LINUX,
     *IN_NEW_PARTS,
+    *IN_GROUPS,
 ]

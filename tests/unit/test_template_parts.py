@@ -12,7 +12,7 @@ import pytest
 
 from trioshim.proto.types_pb2 import Envelope
 from trioshim.publisher import TtrpcPublisher
-from trioshim.template import _code, _likeness, _warmth
+from trioshim.template import _code, _likeness, _request, _warmth
 from trioshim.template._cgroups import moves
 
 V1 = b"5:memory:/\n4:cpu,cpuacct:/a\n1:name=systemd:/a\n0::/a\n"
@@ -123,6 +123,19 @@ def test_limits_and_mask_are_adopted() -> None:
         _likeness.adopt(os.getppid())
         after = resource.getrlimit(resource.RLIMIT_NOFILE), os.umask(0)
         os._exit(before != after)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("ignored", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_what_was_ignored_before_the_template_is_ignored_again(ignored: signal.Signals) -> None:
+    """The template has handlers of its own; Ctrl-C is not for what a shell runs behind itself."""
+    pid = os.fork()
+    if pid == 0:
+        environ = [b"%b=%b" % pair for pair in os.environb.items()]
+        traits = _likeness.traits_of(os.getpid()) | {"SigIgn": 1 << ignored - 1}
+        _request.stand_in(os.getppid(), [b"true"], environ, traits)
+        now = {number for number in _request._USUAL if signal.getsignal(number) == signal.SIG_IGN}
+        os._exit(now != {ignored})
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 

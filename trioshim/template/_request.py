@@ -15,6 +15,7 @@ import struct
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from ..bootstrap._template import GO, HEADER, MAGIC, NO, TAKE, early_environment
 from . import _command_line
@@ -27,6 +28,11 @@ _LIMIT = 8 << 20  # bytes of a request; the kernel's for a command line is less
 _CHUNK = 1 << 16
 _FD = struct.Struct("i")
 _KEPT: list[object] = []
+_USUAL: dict[signal.Signals, Any] = {
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+    signal.SIGINT: signal.default_int_handler,
+}
 
 
 class RefusalError(Exception):
@@ -111,10 +117,9 @@ def stand_in(pid: int, argv: list[bytes], environ: Sequence[bytes], traits: Trai
     adopt(pid)
     _take_environment(environ)
     _KEPT.append(_command_line.show(argv, environ))
-    for signum in (signal.SIGTERM, signal.SIGHUP):
+    for signum, usual in _USUAL.items():
         ignored = ignores(traits, signum)  # so it was before the template had a handler, too
-        signal.signal(signum, signal.SIG_IGN if ignored else signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signum, signal.SIG_IGN if ignored else usual)
     random.seed()
 
 

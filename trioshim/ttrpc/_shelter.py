@@ -41,8 +41,7 @@ async def open_shelter() -> AsyncIterator[trio.Nursery]:
         # Not `nursery.start`: a Ctrl-C in there would wait for a task that nothing ends.
         nursery.start_soon(shelter.stand)
         try:
-            with trio.CancelScope(shield=True):
-                await shelter.opened.wait()
+            await shelter.opened.wait()
             yield shelter.helpers
         except BaseException as exc:  # noqa: BLE001 (raised again below, Cancelled too)
             error = exc
