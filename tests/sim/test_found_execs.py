@@ -120,13 +120,19 @@ async def refused(shim: TaskClient) -> None:
 async def test_two_deletes_of_an_exec_get_one_answer(autojump_clock: trio.abc.Clock) -> None:
     """Whichever is quicker (P14)."""
     answers: list[api.DeleteResponse] = []
-    async with running(e1=Program(status=3, after=1)) as (_, shim):
+    async with running(e1=Program(status=3, after=1)) as (world, shim):
 
         async def delete() -> None:
             answers.append(await shim.delete(ask.delete("c1", "e1")))
 
         await run(shim, "e1")
         await shim.wait(ask.wait("c1", "e1"))
+        stdio = world.kernel.stdios[-1]
+
+        async def slow() -> None:
+            await trio.sleep(1)
+
+        stdio.drain = slow  # type: ignore[method-assign]  # so the other one waits for its turn
         async with trio.open_nursery() as nursery:
             nursery.start_soon(delete)
             nursery.start_soon(delete)

@@ -20,6 +20,22 @@ from trioshim.ttrpc._frames import Frame, FrameType
 from .ttrpc_world import calling, connected, echo
 
 
+async def test_a_call_whose_caller_is_cancelled_already_is_not_made() -> None:
+    """Not even its frame is written, which would take no waiting."""
+    asked = []
+
+    async def dispatch(request):
+        asked.append(request.payload)
+        return b""
+
+    async with connected(dispatch) as client:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await client.call("s", "m", b"unwanted")
+        await client.call("s", "m", b"wanted")
+    assert asked == [b"wanted"]
+
+
 async def test_many_calls_at_a_time_each_get_their_own_answer():
     """Whatever the order of the answers."""
     answers = {}

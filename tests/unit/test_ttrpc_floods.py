@@ -152,9 +152,11 @@ async def test_nothing_is_left_of_calls_that_have_ended(autojump_clock):
                 await client.call("s", "m", b"fail")
             with pytest.raises(DeadlineExceededError):
                 await client.call("s", "m", b"late", timeout=1)
-            with trio.CancelScope() as scope:
-                scope.cancel()
-                await client.call("s", "m", b"never")
+            async with trio.open_nursery() as nursery:
+                for payload in (b"late", b"never", b"never"):
+                    nursery.start_soon(client.call, "s", "m", payload)
+                await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
         await trio.sleep(3)
         assert client._connection.open_streams == 0
         assert (len(client._calls), len(client._outbox), len(client._tasks.child_tasks)) == (

@@ -90,9 +90,10 @@ async def test_a_call_cancelled_before_its_frame_is_never_sent():
     async with calling(streams) as (client, server), trio.open_nursery() as nursery:
         nursery.start_soon(client.call, "s", "m", b"one")
         await trio.testing.wait_all_tasks_blocked()
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            await client.call("s", "m", b"two")
+        async with trio.open_nursery() as leaving:
+            leaving.start_soon(client.call, "s", "m", b"two")
+            await trio.testing.wait_all_tasks_blocked()  # its frame waits behind the first
+            leaving.cancel_scope.cancel()
         nursery.start_soon(client.call, "s", "m", b"three")
         await trio.testing.wait_all_tasks_blocked()
         received = [await server.receive(), await server.receive()]

@@ -121,6 +121,7 @@ class Client:
         payload: bytes,
         metadata: tuple[tuple[str, str], ...],
     ) -> bytes:
+        await trio.lowlevel.checkpoint_if_cancelled()  # what nobody wants is not sent
         stream_id = self._connection.next_stream_id
         if stream_id > MAX_STREAM_ID:
             self._usable = False  # calls under way still get their answers
