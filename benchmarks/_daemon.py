@@ -33,7 +33,7 @@ _HEADER = struct.Struct(">IIBB")  # length, stream id, type, flags
 _RESPONSE = 2
 _PATIENCE = 20  # seconds for an exit to come
 _EXIT = "/tasks/exit"
-_TURN = 1e-5  # seconds
+_TURN = 5e-4  # seconds
 
 
 @contextmanager

@@ -11,7 +11,6 @@ Pure, but for one thing: `runtimeoptions.v1.Options` may name a file instead of 
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
@@ -175,6 +174,8 @@ def _from_config(path: str, body: bytes) -> RuncOptions:
     """Options in TOML: the text itself (containerd 1.7 and later), else a file of it."""
     if not path and not body:
         return RuncOptions()
+    import tomllib  # rarely needed, and every cold shim would wait for it
+
     where = "config_body" if body else path
     try:
         text = (body or read_file(path, MAX_TOML)).decode()

@@ -2,9 +2,9 @@
 
     live  ┌ held: mounts, streams ─────────────────────────────────────────────┐
           │ create · TaskCreate                                                │
-          │ ┌ running ───────────────────────────────┐                         │
-          │ │ init.wait()      execs      OOM watch  │  last OOM · TaskExit ·  │ Delete
-          │ └────────────────────────────────────────┘                         │
+          │ ┌ running ────────────────┐                                        │
+          │ │ init.wait()      execs  │  OOM watch   last OOM · TaskExit ·     │ Delete
+          │ └─────────────────────────┘                                        │
           └────────────────────────────────────────────────────────────────────┘
 
 Init's exit stands after the block of the running execs, so it is the last one (law 3).  `starting`
