@@ -20,6 +20,11 @@ from .poll import eventually
 PROGRAM = str(Path(sys.executable).parent / "trioshim")
 
 
+def usual_environment() -> dict[str, str]:
+    """As people have it: what tox says to Python would keep a ready process from being used."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+
+
 class Cli:
     """One person's commands.
 
@@ -32,8 +37,7 @@ class Cli:
         self.namespace = f"trs-{secrets.token_hex(4)}"
         self.base = Path("/tmp", self.namespace)
         self.base.mkdir(mode=0o700)
-        self.env = os.environ | {"TMPDIR": str(self.base)}
-        self.env.pop("PYTHONDONTWRITEBYTECODE", None)
+        self.env = usual_environment() | {"TMPDIR": str(self.base)}
         self._children: list[subprocess.Popen[str]] = []
 
     def argv(self, name: str, *args: str) -> list[str]:

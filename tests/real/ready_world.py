@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cli_world import Cli
+from .cli_world import Cli, usual_environment
 from .poll import eventually
 from .template_world import spares_of
 from .verb_world import end
@@ -65,7 +65,8 @@ class Templates:
 
         def is_ready() -> bool:
             if not self.processes():
-                subprocess.run([*self.argv("leave"), "run"], check=True, timeout=GUARD)
+                leave = [*self.argv("leave"), "run"]
+                subprocess.run(leave, env=usual_environment(), check=True, timeout=GUARD)
             return bool(self.spares())
 
         eventually(is_ready, "a spare", within=GUARD)
@@ -85,7 +86,6 @@ class Front(Cli):
         self.templates = templates
         self.what = "ready"
         self.env["TRIOSHIM_TEMPLATE"] = "on"
-        self.env.pop("PYTHONUNBUFFERED", None)  # streams as they are for people
 
     def argv(self, name: str, *args: str) -> list[str]:
         if name != "run":

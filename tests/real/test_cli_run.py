@@ -181,7 +181,8 @@ def test_a_container_in_the_background(cli: Cli) -> None:
     assert follower.stdout is not None
     first = follower.stdout.readline()  # it follows
     cli("kill", id_)
-    assert {first.strip(), *follower.communicate(timeout=20)[0].split()} == wanted
+    assert {first.strip(), *follower.stdout.read().split()} == wanted
+    assert follower.wait(20) == 0
     assert not cli.bundle(id_).exists()
 
 
