@@ -187,6 +187,8 @@ def test_a_process_that_sleeps_does_not_wake() -> None:
 def test_a_process_that_works_wakes() -> None:
     """Every time is counted, and that it ran."""
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as cat:
+        echo(cat)
+        settle(cat.pid)  # it has started, and waits
         begun = Look.at(cat.pid)
         for _ in range(ROUNDS):
             echo(cat)

@@ -55,8 +55,12 @@ def test_ctrl_c_ends_a_shelter_that_opens() -> None:
         async with open_shelter():
             await trio.sleep_forever()
 
-    with pytest.raises(KeyboardInterrupt):
-        trio.run(main)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # trio takes over no other
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trio.run(main)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("open_", [open_client, open_grpc_client])
