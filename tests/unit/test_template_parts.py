@@ -12,7 +12,7 @@ import pytest
 
 from trioshim.proto.types_pb2 import Envelope
 from trioshim.publisher import TtrpcPublisher
-from trioshim.template import _code, _likeness, _request, _warmth
+from trioshim.template import _code, _likeness, _rehearsal, _request
 from trioshim.template._cgroups import moves
 
 V1 = b"5:memory:/\n4:cpu,cpuacct:/a\n1:name=systemd:/a\n0::/a\n"
@@ -151,9 +151,9 @@ def test_a_life_that_nobody_needs_leaves_nothing(tmp_path: Path) -> None:
     pid = os.fork()
     if pid == 0:
         signal.alarm(60)  # a life without an end
-        _warmth.run_once(str(path))
+        _rehearsal.rehearse(str(path))
         before = os.listdir("/proc/self/fd")
-        _warmth.run_once(str(path))
+        _rehearsal.rehearse(str(path))
         left = path.exists() or os.listdir("/proc/self/fd") != before
         threads = len(os.listdir("/proc/self/task")) != 1
         os._exit(left or threads or has_children())
@@ -178,10 +178,10 @@ def test_a_rehearsal_is_a_whole_life(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     forward = TtrpcPublisher.publish
     monkeypatch.setattr(TtrpcPublisher, "publish", publish)
-    _warmth.run_once(str(tmp_path / "warm"))
+    _rehearsal.rehearse(str(tmp_path / "warm"))
     assert told == [
         *("create", "start", "exec-added", "exec-started", "exit", "exit", "delete"),
     ]
     loaded = set(sys.modules)
-    _warmth.run_once(str(tmp_path / "warm"))
+    _rehearsal.rehearse(str(tmp_path / "warm"))
     assert set(sys.modules) == loaded

@@ -49,12 +49,8 @@ class Left:
             os.waitpid(self.pid, 0)
             return
         import select
-        from signal import pidfd_send_signal
 
-        try:
-            pidfd_send_signal(self._pidfd, _SIGKILL)
-        except ProcessLookupError:
-            return
+        self.signal(_SIGKILL)
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         poll.poll(_END_SECONDS * 1000)

@@ -296,9 +296,8 @@ class _Served:
             log.debug("gRPC: no reply to %s: %s", call.method, error)
         finally:
             del self._running[call.stream_id]
-        await (
-            self.writer.flush()
-        )  # outside of the scope: a reset must not tear the frames of others
+        # Outside of the scope: a reset must not tear the frames of others.
+        await self.writer.flush()
 
     async def _converse(self, call: _Call, conversation: Conversation) -> None:
         self._grpc.start_response(call.stream_id)

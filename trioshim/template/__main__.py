@@ -49,10 +49,11 @@ def _note(text: str) -> None:
 def load_shim() -> Kind:
     """All that a server needs."""
     from ._child import become_shim
+    from ._rehearsal import rehearse
     from ._server import Kind
-    from ._warmth import run_once, warm_up
+    from ._warmth import warm_up
 
-    return Kind(warm_up, run_once, become_shim)
+    return Kind(warm_up, rehearse, become_shim)
 
 
 if __name__ == "__main__":

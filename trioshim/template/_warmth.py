@@ -23,15 +23,6 @@ def warm_up(path: str) -> None:
     """
     warnings.simplefilter("ignore")  # as the server does
     for _ in range(_LIVES):
-        run_once(path)
+        rehearse(path)
     gc.collect()
     gc.freeze()
-
-
-def run_once(path: str) -> None:
-    """The life of a shim that nobody needs.
-
-    Args:
-        path: of a directory that is there for a moment.
-    """
-    rehearse(path)
