@@ -35,10 +35,20 @@ def main() -> int:
     except Exception as error:  # noqa: BLE001 (the daemon shows this line to the user)
         _complain(voice, error)
         return 1
+    _serve(arguments)
+    return 0
+
+
+def _serve(arguments: Arguments) -> None:
+    import gc
+
+    # What is imported is kept: to look through it for garbage is a tenth of the first answer.
+    gc.disable()
     from ._compose import serve_forever
 
+    gc.freeze()
+    gc.enable()
     serve_forever(arguments)
-    return 0
 
 
 def _run_helper(arguments: Arguments) -> None:

@@ -5,7 +5,9 @@ Frozen, comparable, free of tasks and file descriptors.  Public as names of `tri
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from ._frozen import frozen
 
 __all__ = [
     "CheckpointSpec",
@@ -18,7 +20,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Exit:
     """How and when a process ended.
 
@@ -31,7 +33,7 @@ class Exit:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mount:
     """One entry of Create's rootfs, as containerd sends it."""
 
@@ -41,7 +43,7 @@ class Mount:
     options: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Options:
     """Runtime options as they came: opaque to everybody but the runtime."""
 
@@ -49,7 +51,7 @@ class Options:
     value: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StdioSpec:
     """Where the standard streams of one process go.
 
@@ -72,7 +74,7 @@ class StdioSpec:
     gid: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ContainerSpec:
     """What Create asks for.
 
@@ -93,7 +95,7 @@ class ContainerSpec:
     options: Options = field(default_factory=Options)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ExecSpec:
     """One more process for a container: an OCI `process` object as JSON text, and its streams."""
 
@@ -102,7 +104,7 @@ class ExecSpec:
     io: StdioSpec = field(default_factory=StdioSpec)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CheckpointSpec:
     """What Checkpoint asks for: where to, and the runtime's own options."""
 

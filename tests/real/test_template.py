@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import venv
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import trioshim
 
+from .likeness import assert_alike, fds, read
 from .poll import eventually
+from .shell_world import open_shell_world
 from .template_world import TemplateWorld, open_template_world, socket_of, stop, was_forked
 from .verb_world import end, needs_root
 
@@ -31,81 +31,26 @@ def world(tmp_path: Path) -> Iterator[TemplateWorld]:
         yield world
 
 
+@pytest.fixture(params=["Python", "shell"])
+def either(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[TemplateWorld]:
+    """The same, in which Python asks the template, or the executable's shell does."""
+    opened = (
+        open_shell_world(tmp_path) if request.param == "shell" else open_template_world(tmp_path)
+    )
+    with opened as world:
+        yield world
+
+
 # ---------------------------------------------------------------- alike
 
-# What tells of a process and not of what it is allowed or set to.
-_OWN = re.compile(
-    r"^(Pid|Tgid|NSpid|NStgid|NSpgid|NSsid|Vm\w+|Rss\w+|\w*ctxt_switches|SigQ|HugetlbPages|Ngid"
-    r"|State|x86_\w+)$"
-)
-_FILES = (
-    *("limits", "cgroup", "oom_score_adj", "environ", "cmdline", "comm", "loginuid", "sessionid"),
-    *("timerslack_ns", "coredump_filter", "personality", "attr/current", "setgroups", "autogroup"),
-)
-_LINKS = ("cwd", "exe", "root", *(f"ns/{name}" for name in os.listdir("/proc/self/ns")))
 
-
-def read(pid: int, name: str) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:
-        return b"(cannot be read)"
-
-
-def account(pid: int, id_: str) -> dict[str, object]:
-    """All that /proc says about a process, but for what no two processes share."""
-    told: dict[str, object] = {
-        name: read(pid, name).replace(id_.encode(), b"ID") for name in _FILES
-    }
-    told["environ"] = (
-        read(pid, "environ").replace(id_.encode(), b"ID").replace(b"TEMPLATE=off", b"TEMPLATE=on")
-    )
-    told["autogroup"] = read(pid, "autogroup").rpartition(b" nice")[2]
-    for line in read(pid, "status").decode().splitlines():
-        name, _, value = line.partition(":")
-        if not _OWN.match(name):
-            told[name] = value
-    for name in _LINKS:
-        told[name] = os.readlink(f"/proc/{pid}/{name}").replace(id_, "ID")
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        told[f"fd {fd}"] = re.sub(r"\d{3,}", "N", os.readlink(f"/proc/{pid}/fd/{fd}"))
-        flags = read(pid, f"fdinfo/{fd}").decode()
-        told[f"flags {fd}"] = re.findall(r"flags:\s*(\d+)", flags)
-    stat = read(pid, "stat").decode().rpartition(") ")[2].split()
-    state_of = {"ppid": 4, "pgrp": 5, "session": 6, "tty": 7, "priority": 18, "nice": 19}
-    state_of |= {"threads": 20, "exit signal": 38, "rt priority": 40, "policy": 41}
-    numbers = {name: int(stat[field - 3]) for name, field in state_of.items()}
-    leads = {name: numbers.pop(name) == pid for name in ("pgrp", "session")}
-    return told | numbers | leads
-
-
-def test_a_forked_shim_is_like_a_spawned_one(world: TemplateWorld) -> None:
+def test_a_forked_shim_is_like_a_spawned_one(either: TemplateWorld) -> None:
     """All that /proc tells, field by field: limits, signals, session, environment, files."""
+    world = either
     world.template()
     forked, spawned = world.start("two"), world.start("six", template="off")
     assert (was_forked(forked), was_forked(spawned)) == (True, False)
     assert_alike(forked, spawned)
-
-
-def assert_alike(forked: int, spawned: int) -> None:
-    """Their accounts are the same, as soon as both serve."""
-
-    def alike() -> bool:
-        with suppress(FileNotFoundError):  # a file was closed while we looked
-            return account(forked, "two") == account(spawned, "six")
-        return False
-
-    with suppress(TimeoutError):
-        eventually(alike, "it", within=5)
-    assert account(forked, "two") == account(spawned, "six")
-
-
-def fds(pid: int) -> list[bytes]:
-    found = []
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        with suppress(FileNotFoundError):  # it was closed while we looked
-            found.append(os.fsencode(os.readlink(f"/proc/{pid}/fd/{fd}")))
-    return found
 
 
 @pytest.mark.parametrize(
@@ -118,8 +63,9 @@ def fds(pid: int) -> list[bytes]:
     ],
     ids=["limits", "umask", "score", "environment"],
 )
-def test_what_start_has_its_shim_has(world: TemplateWorld, wrapper: tuple[str, ...]) -> None:
+def test_what_start_has_its_shim_has(either: TemplateWorld, wrapper: tuple[str, ...]) -> None:
     """The daemon's limits, mask, score and environment are the shim's, not the template's."""
+    world = either
     world.template()
     forked, spawned = world.start("two", *wrapper), world.start("six", *wrapper, template="off")
     assert (was_forked(forked), was_forked(spawned)) == (True, False)
@@ -141,9 +87,10 @@ def test_what_start_has_its_shim_has(world: TemplateWorld, wrapper: tuple[str, .
     ids=lambda words: words[0] + words[-1][-5:],
 )
 def test_what_cannot_be_made_alike_is_spawned(
-    world: TemplateWorld, wrapper: tuple[str, ...]
+    either: TemplateWorld, wrapper: tuple[str, ...]
 ) -> None:
     """Namespaces, priority, early variables, ignored signals, privileges: then no fork."""
+    world = either
     world.template()
     assert not was_forked(world.start("two", *wrapper))
     assert was_forked(world.start("three"))
@@ -196,8 +143,9 @@ def test_many_starts_make_one_template(world: TemplateWorld) -> None:
     assert len(set(pids)) == 20
 
 
-def test_a_burst_is_served_by_one_template(world: TemplateWorld) -> None:
+def test_a_burst_is_served_by_one_template(either: TemplateWorld) -> None:
     """Twenty at once, with one there: forked or spawned, each has its own shim."""
+    world = either
     world.template()
     commands = [world.command(f"c{number}") for number in range(20)]
     starts = [
@@ -213,8 +161,9 @@ def test_a_burst_is_served_by_one_template(world: TemplateWorld) -> None:
 
 
 @pytest.mark.parametrize("kind", ["trioshim-template", "trioshim-spare"])
-def test_to_kill_it_harms_nobody(world: TemplateWorld, kind: str) -> None:
+def test_to_kill_it_harms_nobody(either: TemplateWorld, kind: str) -> None:
     """Shims live on, the next container starts, and soon there is a new one."""
+    world = either
     world.template()
     shim = world.start("two")
     for pid in world.processes(kind):

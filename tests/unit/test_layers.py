@@ -21,6 +21,7 @@ FLOOR = {
     "_exit_record",
     "_mountinfo",
     "_plain",
+    "_frozen",
     "_version",
 }
 MAY_IMPORT = {

@@ -136,7 +136,7 @@ def test_half_a_request_is_refused() -> None:
 def test_only_a_server_is_forked(argv: list[str]) -> None:
     """A template does what `start` needs, and nothing else."""
     with pytest.raises(_request.RefusalError):
-        _child._arguments([word.encode() for word in argv])
+        _child.server_arguments([word.encode() for word in argv])
 
 
 # ---------------------------------------------------------------- odd answers
@@ -240,7 +240,8 @@ def spawned(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_a_start_without_a_template_leaves_one(path: str, spawned: list[list[str]]) -> None:
     """In a private directory, and without the caller's environment."""
     Template(path).leave_one({"PATH": "/bin"})
-    assert spawned == [[sys.executable, "-I", "-m", "trioshim.template", path, "600"]]
+    argv = [sys.executable, "-I", "-m", "trioshim.template", path, "600", sys.argv[0]]
+    assert spawned == [argv]
     assert Path(path).parent.stat().st_mode & 0o777 == 0o700
 
 

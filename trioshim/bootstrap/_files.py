@@ -39,13 +39,13 @@ def read_all(fd: int, limit: int) -> bytes:
     return bytes(data)
 
 
-def read_stdin(limit: int) -> bytes:
-    """All of standard input; b"" for a terminal, where nobody will send an end of file.
+def read_stdin(limit: int, fd: int = 0) -> bytes:
+    """All of a standard input; b"" for a terminal, where nobody will send an end of file.
 
     Raises:
         ValueError: it is longer than `limit` bytes.
     """
-    data = b"" if os.isatty(0) else read_all(0, limit + 1)
+    data = b"" if os.isatty(fd) else read_all(fd, limit + 1)
     if len(data) > limit:
         raise ValueError(f"standard input is longer than {limit} bytes")
     return data

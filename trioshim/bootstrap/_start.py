@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 
     from ._arguments import Arguments
     from ._dialects import Bootstrap
+    from ._spawn import Left
     from ._template import Template
 
 _LISTENER_FD = 3
 _OOM_SCORE_MAX = 1000
 
 
-def start(arguments: Arguments, environ: Mapping[str, str]) -> None:
-    """Answer the address of the shim for a container, on standard output.
+def start(arguments: Arguments, environ: Mapping[str, str], caller: Caller | None = None) -> None:
+    """Answer the address of the shim for a container.
 
     The working directory is the bundle.  If a shim for this id or its group listens already, its
     address is the answer and nothing is started.
@@ -44,6 +45,7 @@ def start(arguments: Arguments, environ: Mapping[str, str]) -> None:
             TRIOSHIM_PROTOCOL: `grpc`, for a containerd 1.7 that is to speak gRPC.
             TRIOSHIM_TEMPLATE: `off`: spawn every server, do without a template.
             TRIOSHIM_GROUP: which containers share a shim; see `_group`.
+        caller: whom the daemon has run; None: this process.
 
     Raises:
         ValueError: standard input or the socket's path is too long, or an option, a variable or
@@ -51,14 +53,12 @@ def start(arguments: Arguments, environ: Mapping[str, str]) -> None:
         OSError: the socket, the bundle's files or the server could not be made, or the shim of
             the group does not answer.
     """
-    wanted = _dialects.wants_template(environ)
-    place = _template.template_path(environ) if wanted else ""
+    caller = caller or Caller(environ)
     group = _group.find_group(environ, _read_config)
     # A group may have its shim already: not to take a spare that is then not needed.
-    template = _template.Template("" if group else place)
-    told = _dialects.read_bootstrap(
-        read_stdin(_dialects.STDIN_LIMIT), arguments.id, arguments.namespace
-    )
+    if not group:
+        caller.expect_server()
+    told = _dialects.read_bootstrap(caller.read_stdin(), arguments.id, arguments.namespace)
     arguments = arguments.replace(
         address=arguments.address or told.address,
         debug=arguments.debug or told.debug,
@@ -67,12 +67,69 @@ def start(arguments: Arguments, environ: Mapping[str, str]) -> None:
     answer = _answer(arguments, environ, told)
     _sockets.make_directory(dirname(answer.path))
     with _sockets.SocketLock(answer.path):
-        if _join(arguments, answer):
+        if _join(arguments, answer, caller):
             return
         remove(answer.path)
-        template = _template.Template(place) if group else template
-        _launch(arguments, environ, told, answer, template)
-    template.leave_one(environ)
+        _launch(arguments, environ, told, answer, caller)
+    caller.end()
+
+
+class Caller:
+    """Whom the daemon has run as `start`, waiting for an answer: this process.
+
+    Args:
+        environ: the daemon's environment.
+    """
+
+    __slots__ = ("_environ", "_place", "_template")
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        wanted = _dialects.wants_template(environ)
+        self._place = _template.template_path(environ) if wanted else ""
+        self._template: Template | None = None
+
+    def parent(self) -> int:
+        """The daemon's pid; 0 if it is out of sight."""
+        return os.getppid()
+
+    def read_stdin(self) -> bytes:
+        """What the daemon tells on standard input.
+
+        Raises:
+            ValueError: it is too long.
+        """
+        return read_stdin(_dialects.STDIN_LIMIT)
+
+    def expect_server(self) -> None:
+        """A server will be needed in a moment."""
+        self._template = _template.Template(self._place)
+
+    def leave_server(self, argv: list[str], environ: dict[str, str], listener: int) -> Left:
+        """Leave a server behind.
+
+        Args:
+            argv: its command line.
+            environ: its environment.
+            listener: its fd 3.
+
+        Raises:
+            OSError: it cannot be run.
+        """
+        if self._template is None:
+            self.expect_server()
+        assert self._template is not None
+        forked = self._template.fork(argv, environ, listener)
+        return forked or spawn(argv, environ, [(listener, _LISTENER_FD)])
+
+    def answer(self, data: bytes) -> None:
+        """Tell the daemon."""
+        write_all(1, data)
+
+    def end(self) -> None:
+        """All is done, for a server that is new."""
+        if self._template is not None:
+            self._template.leave_one(self._environ)
 
 
 class _Answer(Record):
@@ -106,7 +163,7 @@ def _read_config() -> bytes:
     return read_file("config.json", _group.CONFIG_LIMIT + 1)
 
 
-def _join(arguments: Arguments, answer: _Answer) -> bool:
+def _join(arguments: Arguments, answer: _Answer, caller: Caller) -> bool:
     """Answer with a shim that is there already, if there is one."""
     if arguments.group:
         pid = _sockets.join(answer.path, arguments.id)
@@ -116,7 +173,7 @@ def _join(arguments: Arguments, answer: _Answer) -> bool:
     elif not _sockets.is_listening(answer.path):
         return False
     write_file("address", answer.kept)
-    write_all(1, answer.said)
+    caller.answer(answer.said)
     return True
 
 
@@ -125,7 +182,7 @@ def _launch(
     environ: Mapping[str, str],
     told: Bootstrap,
     answer: _Answer,
-    template: Template,
+    caller: Caller,
 ) -> None:
     cgroup = _dialects.shim_cgroup(told)
     if environ.get("SCHED_CORE"):
@@ -137,16 +194,14 @@ def _launch(
         write_file("address", answer.kept)
         argv = _dialects.server_argv(sys.executable, arguments)
         kept = _dialects.server_environment(environ, told)
-        server = template.fork(argv, kept, listener.fileno()) or spawn(
-            argv, kept, [(listener.fileno(), _LISTENER_FD)]
-        )
-        _raise_oom_score(server.pid)
+        server = caller.leave_server(argv, kept, listener.fileno())
+        _raise_oom_score(server.pid, caller.parent())
         if cgroup:
             from ._shim_cgroup import join_shim_cgroup
 
             join_shim_cgroup(cgroup, server.pid)
         write_file("shim.pid", str(server.pid).encode())
-        write_all(1, answer.said)
+        caller.answer(answer.said)
     except BaseException:
         remove(answer.path)
         if server is not None:
@@ -156,10 +211,10 @@ def _launch(
         listener.close()
 
 
-def _raise_oom_score(pid: int) -> None:
+def _raise_oom_score(pid: int, daemon: int) -> None:
     """One more than the daemon's: when memory ends, shims die before it (containerd#3380)."""
     try:
-        score = int(read_file(f"/proc/{os.getppid()}/oom_score_adj") or _inherited_score()) + 1
+        score = int(read_file(f"/proc/{daemon}/oom_score_adj") or _inherited_score()) + 1
         fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY)
         try:
             write_all(fd, str(min(score, _OOM_SCORE_MAX)).encode())

@@ -122,7 +122,7 @@ class Template:
         if not self._path or self._used:
             return
         try:
-            start_template(self._path, environ)
+            start_template(self._path, environ, words=sys.argv[:1])
         except OSError:
             return  # not here; all goes on without
 
@@ -232,13 +232,16 @@ def adopter() -> int:
 # ---------------------------------------------------------------- when there is none
 
 
-def start_template(path: str, environ: Mapping[str, str], module: str = MODULE) -> None:
+def start_template(
+    path: str, environ: Mapping[str, str], module: str = MODULE, words: Sequence[str] = ()
+) -> None:
     """Leave a template behind that gets ready; nothing happens if one is on its way.
 
     Args:
         path: where it is to listen.
         environ: the environment of whoever needs it.
         module: its program.
+        words: more for its command line.
 
     Raises:
         OSError: it cannot be made here.
@@ -251,7 +254,7 @@ def start_template(path: str, environ: Mapping[str, str], module: str = MODULE) 
         if _may_try(lock, lock_path(path)):
             os.ftruncate(lock, 0)
             os.write(lock, STARTING)
-            _spawn_template(path, environ, lock, module)
+            _spawn_template(path, environ, lock, module, words)
     except BlockingIOError:
         return
     finally:
@@ -285,6 +288,8 @@ def _may_try(lock: int, path: str) -> bool:
     return held.st_size == 0 or not 0 <= time.time() - held.st_mtime < TEMPLATE_RETRY
 
 
-def _spawn_template(path: str, environ: Mapping[str, str], lock: int, module: str) -> None:
-    argv = [sys.executable, "-I", "-m", module, path, f"{TEMPLATE_IDLE:g}"]
+def _spawn_template(
+    path: str, environ: Mapping[str, str], lock: int, module: str, words: Sequence[str]
+) -> None:
+    argv = [sys.executable, "-I", "-m", module, path, f"{TEMPLATE_IDLE:g}", *words]
     spawn(argv, early_environment(environ), [(lock, LOCK_FD)])

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from ..template._likeness import Traits
-    from ..template._server import Kind
+    from ..template._spare import Kind
 
 _STREAMS = (0, 1, 2)
 _ENDINGS = (
@@ -39,7 +39,7 @@ _NOT_FLUSHED = 120  # Python's, at its end
 
 def load() -> Kind:
     """All that `trioshim run` needs."""
-    from ..template._server import Kind
+    from ..template._spare import Kind
     from . import _container_run, _main, _run  # noqa: F401 (loaded is all they are to be)
 
     return Kind(_warm_up, _run_once, become_command)

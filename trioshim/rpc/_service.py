@@ -33,6 +33,9 @@ __all__ = ["Dispatcher", "Method", "Service"]
 
 log = logging.getLogger("trioshim.rpc")
 
+_KEPT = 64  # requests that are remembered for each instant method
+_SMALL = 256  # bytes: State with two of the longest ids has 156
+
 
 @dataclass(frozen=True, slots=True)
 class Method:
@@ -56,7 +59,8 @@ class Service:
         descriptor: the service, as in `task_pb2.DESCRIPTOR.services_by_name["Task"]`.
         implementation: has an `async def method_name(self, request) -> response` for each method
             that it answers; the others are UNIMPLEMENTED.  What is marked `instant` is answered
-            by whoever has read the request.
+            by whoever has read the request; it leaves the request as it is, and may get the same
+            one again.
         reads: names of the methods that change nothing (law 8).
         name: the name on the wire, if it is not the descriptor's.
     """
@@ -96,7 +100,7 @@ class Dispatcher:
         self.services = {service.name: service for service in services}
         self._lasting = lasting
         self._instant = {
-            (service.name, method.name): (method, method.instant)
+            (service.name, method.name): _Look(method, method.instant)
             for service in self.services.values()
             for method in service.methods.values()
             if method.instant is not None
@@ -112,11 +116,11 @@ class Dispatcher:
         if found is None:
             return None
         try:
-            return found[1](_parsed(found[0], payload)).SerializeToString()
+            return found.answer(found.request(payload)).SerializeToString()
         except ShimError:
             raise
         except Exception as error:  # noqa: BLE001 (as in `_run`)
-            raise _as_status(found[0], error) from None
+            raise _as_status(found.method, error) from None
 
     async def call(
         self, service: str, method: str, payload: bytes, *, deadline: float = float("inf")
@@ -169,6 +173,36 @@ class Dispatcher:
         if isinstance(result[0], ShimError):
             raise result[0]
         return result[0]
+
+
+class _Look:
+    """An instant method, and requests that it was asked: who polls asks the same again.
+
+    Only requests are remembered, which the method does not change; an answer is made each time.
+    """
+
+    __slots__ = ("_known", "answer", "method")
+
+    def __init__(self, method: Method, answer: Callable[[Any], Message]) -> None:
+        self.method = method
+        self.answer = answer
+        self._known: dict[bytes, Message] = {}
+
+    @property
+    def remembered(self) -> int:
+        """How many."""
+        return len(self._known)
+
+    def request(self, payload: bytes) -> Message:
+        if len(payload) > _SMALL:  # to hash it would take as long as to parse it
+            return _parsed(self.method, payload)
+        request = self._known.get(payload)
+        if request is None:
+            request = _parsed(self.method, payload)
+            if len(self._known) == _KEPT:
+                self._known.clear()
+            self._known[payload] = request
+        return request
 
 
 def _parsed(method: Method, payload: bytes) -> Message:

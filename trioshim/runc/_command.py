@@ -13,10 +13,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import trio
 
+from .._frozen import frozen
 from ..abc import Child, Exit, Kernel
 from ..errors import DeadlineExceededError
 from ._argv import Verb
@@ -29,7 +30,7 @@ _READS_AFTER_END = 32
 _READ_SIZE = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Timeouts:
     """How long one command may take, in seconds.
 
@@ -51,7 +52,7 @@ class Timeouts:
         return self.kill if verb is Verb.KILL else self.other
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Command:
     """What to run.
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import re
 import signal
-from dataclasses import dataclass
 
+from .._frozen import frozen
 from ..errors import (
     AlreadyExistsError,
     FailedPreconditionError,
@@ -32,22 +32,17 @@ _PREFIXES = {
     Verb.CHECKPOINT: "OCI runtime checkpoint failed",
     Verb.DELETE: "failed to delete task",
 }
+# Expressions; compiled when a command has failed, for no cold shim shall wait for that.
 # runc says the first; crun names the files of its state that are not there.
-_NO_CONTAINER = re.compile(
-    r"does not exist|(error opening file .*/status|cannot open directory )[^:]*: no such file",
-    re.IGNORECASE,
+_NO_CONTAINER = (
+    r"does not exist|(error opening file .*/status|cannot open directory )[^:]*: no such file"
 )
-_EXISTS = re.compile(r"container with (given )?id (already )?exists", re.IGNORECASE)
+_EXISTS = r"container with (given )?id (already )?exists"
 # runc says the first; crun's start removes the fifo that init waits at, and misses it next time.
-_RUNS = re.compile(
-    r"cannot start an already running container|cannot open \S+/exec\.fifo.?: no such file",
-    re.IGNORECASE,
-)
+_RUNS = r"cannot start an already running container|cannot open \S+/exec\.fifo.?: no such file"
 # runc says the first; crun resumes what runs as well, and says the second of what has ended.
-_NOT_PAUSED = re.compile(r"container (not paused|\S+ is not running)", re.IGNORECASE)
-_NO_PROCESS = re.compile(
-    r"process already finished|container not running|no such process", re.IGNORECASE
-)
+_NOT_PAUSED = r"container (not paused|\S+ is not running)"
+_NO_PROCESS = r"process already finished|container not running|no such process"
 
 
 class Excerpt:
@@ -74,7 +69,7 @@ class Excerpt:
         return (self._head + gap + self._tail).decode(errors="replace").strip()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Result:
     """How one command ended.
 
@@ -101,27 +96,31 @@ class Result:
     @property
     def no_container(self) -> bool:
         """It failed because the runtime does not know the container."""
-        return _NO_CONTAINER.search(f"{self.output}\n{self.logged}") is not None
+        return self._says(_NO_CONTAINER)
 
     @property
     def exists(self) -> bool:
         """It failed because the runtime knows a container of that id already."""
-        return _EXISTS.search(f"{self.output}\n{self.logged}") is not None
+        return self._says(_EXISTS)
 
     @property
     def runs(self) -> bool:
         """A start failed because the container has been started already."""
-        return _RUNS.search(f"{self.output}\n{self.logged}") is not None
+        return self._says(_RUNS)
 
     @property
     def not_paused(self) -> bool:
         """A resume failed because the container is not paused."""
-        return _NOT_PAUSED.search(f"{self.output}\n{self.logged}") is not None
+        return self._says(_NOT_PAUSED)
 
     @property
     def no_process(self) -> bool:
         """It failed because the process has ended."""
-        return _NO_PROCESS.search(f"{self.output}\n{self.logged}") is not None
+        return self._says(_NO_PROCESS)
+
+    def _says(self, expression: str) -> bool:
+        text = f"{self.output}\n{self.logged}"
+        return re.search(expression, text, re.IGNORECASE) is not None
 
 
 def _ending(status: int) -> str:

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, field, fields, replace
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from .._frozen import frozen
 from ..abc import Options
 from ..errors import InvalidArgumentError
-from ..proto import cri_runtime_options_pb2, linux_runc_pb2, runc_options_pb2, runtime_options_pb2
+from ..proto import runc_options_pb2
 from ._files import read_file
 
 MAX_TOML = 1024 * 1024
@@ -27,7 +28,7 @@ MAX_TOML = 1024 * 1024
 M = TypeVar("M", bound=Message)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RuncOptions:
     """How runc is to be used for one container.  Names and order are those of the message.
 
@@ -65,7 +66,7 @@ class RuncOptions:
         return json.dumps(filled, separators=(",", ":")).encode()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CheckpointOptions:
     """How a checkpoint is to be taken.  Names are those of the message.
 
@@ -148,16 +149,22 @@ def _from_runc(options: Options) -> RuncOptions:
 
 
 def _from_linux_runc(options: Options) -> RuncOptions:
-    message = _decode(linux_runc_pb2.CreateOptions(), options)
+    from ..proto.linux_runc_pb2 import CreateOptions  # rarely needed, as the two below
+
+    message = _decode(CreateOptions(), options)
     return RuncOptions(**_common(RuncOptions, message))
 
 
 def _from_runtime(options: Options) -> RuncOptions:
+    from ..proto import runtime_options_pb2
+
     message = _decode(runtime_options_pb2.Options(), options)
     return _from_config(message.config_path, message.config_body)
 
 
 def _from_cri(options: Options) -> RuncOptions:
+    from ..proto import cri_runtime_options_pb2
+
     message = _decode(cri_runtime_options_pb2.Options(), options)
     return _from_config(message.config_path, b"")
 

@@ -66,6 +66,7 @@ class TaskService:
         self._end_wanted = trio.Event() if first else self.shutdown_requested
         self._containers = containers
         self._namespace = namespace
+        self._pid = os.getpid()
         if first:
             containers.expect(first)
 
@@ -217,7 +218,7 @@ class TaskService:
     def connect(self, request: api.ConnectRequest) -> api.ConnectResponse:
         container = self._containers.find(request.id)
         return api.ConnectResponse(
-            shim_pid=os.getpid(), task_pid=container.init.pid if container else 0
+            shim_pid=self._pid, task_pid=container.init.pid if container else 0
         )
 
     # ------------------------------------------------------------ changing

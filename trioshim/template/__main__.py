@@ -1,4 +1,4 @@
-"""`python -I -m trioshim.template SOCKET IDLE`, with the lock as fd 3: what `start` leaves behind.
+"""`python -I -m trioshim.template SOCKET IDLE [PROGRAM]`, the lock as fd 3: what `start` leaves.
 
 Promises: nothing of the first caller is held (directory, files, environment); what goes wrong
 before the socket listens stands in the lock's file, which keeps the next `start`s from trying at
@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._server import Kind
+    from ._spare import Kind
 
 
 def main(load: Callable[[], Kind]) -> int:
@@ -33,7 +33,7 @@ def main(load: Callable[[], Kind]) -> int:
     try:
         from ._server import serve_template
 
-        serve_template(sys.argv[1], float(sys.argv[2]), LOCK_FD, load)
+        serve_template(sys.argv[1], float(sys.argv[2]), LOCK_FD, load, *sys.argv[3:])
     except Exception as error:  # noqa: BLE001 (whatever it is: without a template all goes on)
         _note(f"{type(error).__name__}: {error}\n")
         return 1
@@ -50,10 +50,11 @@ def load_shim() -> Kind:
     """All that a server needs."""
     from ._child import become_shim
     from ._rehearsal import rehearse
-    from ._server import Kind
+    from ._shell import answer_shell
+    from ._spare import Kind
     from ._warmth import warm_up
 
-    return Kind(warm_up, rehearse, become_shim)
+    return Kind(warm_up, rehearse, become_shim, answer_shell)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from ..bootstrap._template import ASK
 from ._likeness import Traits
 from ._request import OUT_OF_THE_WAY, RefusalError, agree, compare, move, receive, stand_in
 
-__all__ = ["become_shim"]
+__all__ = ["LISTENER_FD", "adopters", "become_shim", "server_arguments", "stat_fields"]
 
-_LISTENER_FD = 3
+LISTENER_FD = 3
 
 
 def become_shim(connection: int, news: int, traits: Traits, known: frozenset[str]) -> int:
@@ -38,7 +38,7 @@ def become_shim(connection: int, news: int, traits: Traits, known: frozenset[str
     """
     start_fd, news = (move(fd) for fd in (connection, news))
     # First of all: while we wait, the template's lock and socket are not to seem alive.
-    os.closerange(_LISTENER_FD, OUT_OF_THE_WAY)
+    os.closerange(LISTENER_FD, OUT_OF_THE_WAY)
     arguments: list[Arguments] = []
     with socket.socket(fileno=start_fd) as start:
         if not agree(start, lambda pid: arguments.append(_become(start, pid, news, traits, known))):
@@ -54,13 +54,13 @@ def _become(
     compare(pid, traits)
     argv, environ, fds = receive(start, 2)
     listener, here = (move(fd) for fd in fds)
-    os.dup2(listener, _LISTENER_FD)
+    os.dup2(listener, LISTENER_FD)
     os.fchdir(here)
     _check_adopter(start, pid, news, known)
-    os.closerange(_LISTENER_FD + 1, OUT_OF_THE_WAY)
+    os.closerange(LISTENER_FD + 1, OUT_OF_THE_WAY)
     for fd in (listener, here, news):
         os.close(fd)
-    arguments = _arguments(argv)
+    arguments = server_arguments(argv)
     stand_in(pid, argv, environ, traits)
     sys.argv[1:] = [os.fsdecode(word) for word in argv[4:]]
     return arguments
@@ -68,8 +68,7 @@ def _become(
 
 def _check_adopter(start: socket.socket, pid: int, news: int, known: frozenset[str]) -> None:
     """Whether an orphan of `start` gets the parent that we have got."""
-    above = _parent(pid)
-    name = f"{above} {_begun(above)} {os.getppid()}"
+    name = adopters(pid)
     if name in known:
         return
     start.sendall(ASK)
@@ -78,22 +77,29 @@ def _check_adopter(start: socket.socket, pid: int, news: int, known: frozenset[s
     os.write(news, name.encode())
 
 
-def _stat(pid: int) -> list[bytes]:
+def adopters(pid: int) -> str:
+    """Who adopts the orphans of a process, and ours: a name for the one and the other."""
+    above = int(stat_fields(pid)[1])
+    return f"{above} {_begun(above)} {os.getppid()}"
+
+
+def stat_fields(pid: int) -> list[bytes]:
     """The fields of /proc/PID/stat from the third on."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         return file.read().rpartition(b") ")[2].split()
 
 
-def _parent(pid: int) -> int:
-    return int(_stat(pid)[1])
-
-
 def _begun(pid: int) -> int:
     """When a process started; with its number, this names it for ever.  0: out of sight."""
-    return int(_stat(pid)[19]) if pid else 0
+    return int(stat_fields(pid)[19]) if pid else 0
 
 
-def _arguments(argv: Sequence[bytes]) -> Arguments:
+def server_arguments(argv: Sequence[bytes]) -> Arguments:
+    """What a server is to do, from its command line.
+
+    Raises:
+        RefusalError, ValueError: it is no server's.
+    """
     words = [os.fsdecode(word) for word in argv]
     if words[:4] != [sys.executable, "-I", "-m", "trioshim"]:
         raise RefusalError("another command line than a server's")

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 from contextlib import suppress
 
 from ._cgroups import moves
 
-__all__ = ["Traits", "adopt", "ignores", "traits_of"]
+__all__ = ["Traits", "adopt", "ignores", "traits_of", "umask_of"]
 
 Traits = dict[str, object]
 
@@ -34,7 +35,8 @@ _FILES = (
 )
 _RLIMITS = range(16)
 # 32 and 33 are glibc's: whom its posix_spawn has made ignores them, whom Go has made does not.
-_INTERNAL_SIGNALS = 1 << 31 | 1 << 32
+# SIGPIPE and SIGXFSZ are Python's, which ignores them whatever it was told.
+_INTERNAL_SIGNALS = 1 << 31 | 1 << 32 | 1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1
 
 
 def traits_of(pid: int) -> Traits:
@@ -76,12 +78,16 @@ def adopt(pid: int) -> None:
         theirs = resource.prlimit(pid, limit)
         if theirs != resource.getrlimit(limit):
             resource.setrlimit(limit, theirs)
-    status = _read(pid, "status").partition(b"\nUmask:")[2].split(None, 1)
-    os.umask(int(status[0], 8))
+    os.umask(umask_of(pid))
     _join_cgroups(pid)
     score = _read(pid, "oom_score_adj")
     if score != _read(os.getpid(), "oom_score_adj"):
         _write("/proc/self/oom_score_adj", score)
+
+
+def umask_of(pid: int) -> int:
+    """The umask of a process."""
+    return int(_read(pid, "status").partition(b"\nUmask:")[2].split(None, 1)[0], 8)
 
 
 def _join_cgroups(pid: int) -> None:

@@ -13,7 +13,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,7 +21,16 @@ from ..bootstrap._template import GO, HEADER, MAGIC, NO, TAKE, early_environment
 from . import _command_line
 from ._likeness import Traits, adopt, ignores, traits_of
 
-__all__ = ["OUT_OF_THE_WAY", "RefusalError", "agree", "compare", "move", "receive", "stand_in"]
+__all__ = [
+    "OUT_OF_THE_WAY",
+    "RefusalError",
+    "agree",
+    "check_environment",
+    "compare",
+    "move",
+    "receive",
+    "stand_in",
+]
 
 OUT_OF_THE_WAY = 32  # the lowest number for what is not the new process's
 _LIMIT = 8 << 20  # bytes of a request; the kernel's for a command line is less
@@ -123,6 +132,12 @@ def stand_in(pid: int, argv: list[bytes], environ: Sequence[bytes], traits: Trai
     random.seed()
 
 
+def check_environment(environ: Mapping[str, str]) -> None:
+    """Refuse if one of the variables that count when a process starts is another than ours."""
+    if early_environment(environ) != early_environment(os.environ):
+        raise RefusalError("not alike: environment")
+
+
 def _take_environment(environ: Sequence[bytes]) -> None:
     pairs = {}
     for variable in environ:
@@ -130,9 +145,7 @@ def _take_environment(environ: Sequence[bytes]) -> None:
         if not key or not equals:
             raise RefusalError("a variable without a name")
         pairs[key] = value
-    theirs = {os.fsdecode(key): os.fsdecode(value) for key, value in pairs.items()}
-    if early_environment(theirs) != early_environment(os.environ):
-        raise RefusalError("not alike: environment")
+    check_environment({os.fsdecode(key): os.fsdecode(value) for key, value in pairs.items()})
     os.environ.clear()
     os.environb.update(pairs)
     time.tzset()

@@ -20,15 +20,17 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from posixpath import dirname
 from types import FrameType
 from typing import NoReturn
 
 from ..bootstrap._template import lock_path
 from . import _code, _command_line
-from ._likeness import Traits, traits_of
+from ._hatch import file_of, sweep
+from ._likeness import traits_of
+from ._spare import STALE, TAKEN, USED, Kind, Spare
 
-__all__ = ["Kind", "serve_template"]
+__all__ = ["serve_template"]
 
 _LOOK = 60.0  # seconds between two looks at the code and at our own socket
 _REST = 0.03  # seconds that the shim which was a spare has the processors for itself
@@ -37,27 +39,10 @@ _BACKLOG = 128
 _ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _KNOWN = 64
 
-# What a spare says.
-_TAKEN, _STALE = b"taken", b"stale"
 
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What a template turns into.
-
-    Attributes:
-        warm_up: called once, with the path of a socket that it may make for a moment.
-        run_once: called with the same in each spare.
-        become: called with a connection, a socket for news of the machine, the template's traits
-            and the news so far; returns the exit status when all is over.
-    """
-
-    warm_up: Callable[[str], None]
-    run_once: Callable[[str], None]
-    become: Callable[[int, int, Traits, frozenset[str]], int]
-
-
-def serve_template(path: str, idle: float, lock: int, load: Callable[[], Kind]) -> None:
+def serve_template(
+    path: str, idle: float, lock: int, load: Callable[[], Kind], executable: str = ""
+) -> None:
     """Load the code, listen, and turn into what is wanted for each connection.
 
     Ends when there was no request for a while, when the code on disk is another, when the socket
@@ -68,6 +53,7 @@ def serve_template(path: str, idle: float, lock: int, load: Callable[[], Kind]) 
         idle: seconds without a request.
         lock: an fd with a lock that keeps other templates away.
         load: imports everything.
+        executable: the place of the program whose shell may ask without a connection.
 
     Raises:
         OSError: there is no place to listen, or this kernel cannot do it.
@@ -80,27 +66,40 @@ def serve_template(path: str, idle: float, lock: int, load: Callable[[], Kind]) 
     files = _code.loaded_files()
     traits = traits_of(os.getpid())
 
-    def become(connection: int, news: int, known: list[str]) -> int:
-        return kind.become(connection, news, traits, frozenset(known))
-
     with _listening(path, lock) as listener:
         if any(_code.mark(name) != then for name, then in before.items() if name in files):
             return  # it has changed while it was loaded
         files = [path, *files]
-        spares = _Spares(listener, files, lambda: kind.run_once(warm), become)
-        _keep(spares, listener, idle)
+        spare = Spare(
+            kind=kind,
+            traits=traits,
+            listener=listener,
+            files=files,
+            code=_code.fingerprint(files),
+            warm=warm,
+            executable=executable,
+            door=_door(kind, path, executable),
+        )
+        _keep(_Spares(spare), spare, idle)
     del kept
 
 
-def _keep(spares: _Spares, listener: socket.socket, idle: float) -> None:
+def _door(kind: Kind, path: str, executable: str) -> str:
+    if kind.answer_shell is None or not executable.startswith("/"):
+        return ""
+    return file_of(dirname(path), executable)
+
+
+def _keep(spares: _Spares, spare: Spare, idle: float) -> None:
     end = time.monotonic() + idle
-    while (left := end - time.monotonic()) > 0 and spares.code_is_fresh():
+    while (left := end - time.monotonic()) > 0 and spare.is_fresh():
         if not spares.waiting:
             spares.make_one()
         if spares.news(min(_LOOK, left)):
             end = time.monotonic() + idle
             # Whoever waits already cannot wait for that.
-            select.select([listener], [], [], _REST)
+            select.select([spare.listener], [], [], _REST)
+            spares.news(0)  # for the next spare
 
 
 class _Spares:
@@ -110,26 +109,12 @@ class _Spares:
         waiting: the other end of the spare's socket, by which it tells what becomes of it.
     """
 
-    def __init__(
-        self,
-        listener: socket.socket,
-        files: list[str],
-        get_ready: Callable[[], None],
-        become: Callable[[int, int, list[str]], int],
-    ) -> None:
+    def __init__(self, spare: Spare) -> None:
         self.waiting: socket.socket | None = None
-        self._listener = listener
-        self._files = files
-        self._code = _code.fingerprint(files)
-        self._get_ready = get_ready
-        self._become = become
+        self._spare = spare
         self._known: list[str] = []
         self._taken: list[socket.socket] = []
         self._failures = 0
-
-    def code_is_fresh(self) -> bool:
-        """Neither the code on disk nor our socket is another's."""
-        return _code.fingerprint(self._files) == self._code
 
     def make_one(self) -> None:
         """Fork a spare.
@@ -139,6 +124,8 @@ class _Spares:
         """
         if self._failures >= _FAILURES:
             raise OSError("spares end at once")
+        if self._spare.door:
+            sweep(self._spare.door)
         self.waiting, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             fork_orphan(lambda: self._live(theirs))
@@ -153,9 +140,11 @@ class _Spares:
         taken = False
         for source in select.select(sources, [], [], seconds)[0]:
             said = source.recv(256)
-            if said == _STALE:
+            if said == STALE:
                 raise SystemExit(0)
-            if said == _TAKEN:
+            if said == USED:
+                taken = True
+            elif said == TAKEN:
                 taken, self._failures = True, 0
                 self._taken.append(source)
                 self.waiting = None
@@ -181,21 +170,7 @@ class _Spares:
         self.waiting.close()  # else we would not see the template's end
         for source in self._taken:
             source.close()
-        kept = _command_line.show([b"trioshim-spare", os.fsencode(self._files[0])], [])
-        self._get_ready()
-        while True:
-            if template in select.select([template, self._listener], [], [])[0]:
-                return 0
-            with suppress(BlockingIOError, ConnectionAbortedError):
-                connection = self._listener.accept()[0]
-                break
-        if not self.code_is_fresh():
-            template.send(_STALE)
-            return 0
-        template.send(_TAKEN)
-        status = self._become(connection.detach(), template.fileno(), self._known)
-        del kept
-        return status
+        return self._spare.live(template, frozenset(self._known))
 
 
 def fork_orphan(live: Callable[[], int]) -> None:

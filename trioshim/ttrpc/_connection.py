@@ -14,8 +14,8 @@ from enum import Enum
 
 from ..errors import Code
 from ._envelope import (
+    RequestDecoder,
     decode_data,
-    decode_request,
     decode_response,
     encode_data,
     encode_request,
@@ -57,6 +57,7 @@ class _Stream(Enum):
 
 # In the order of Mode's numbers: to index is quicker than to hash an enum.
 _FIRST_STATE = (_Stream.UNARY, _Stream.HALF_CLOSED, _Stream.OPEN)
+_REQUEST = FrameType.REQUEST  # to look it up takes longer than to compare it
 _NOT_ACTIVE = "StreamID is no longer active"
 
 
@@ -72,7 +73,9 @@ class Connection:
 
     def __init__(self, role: Role) -> None:
         self._role = role
+        self._serves = role is Role.SERVER
         self._decoder = FrameDecoder()
+        self._requests = RequestDecoder()
         self._streams: dict[int, _Stream] = {}
         self._last_id = -1
         self._eof = False
@@ -132,14 +135,12 @@ class Connection:
                 self._streams.pop(frame.stream_id, None)
             text = oversize_text(frame.length)
             return BadFrame(frame.stream_id, Code.RESOURCE_EXHAUSTED, text)
-        if self._role is Role.CLIENT:
-            return self._from_server(frame)
-        return self._from_client(frame)
+        return self._from_client(frame) if self._serves else self._from_server(frame)
 
     def _from_client(self, frame: Frame) -> Event | None:
         if frame.stream_id % 2 == 0:
             return invalid(frame, "StreamID must be odd for client initiated streams")
-        if frame.type == FrameType.REQUEST:
+        if frame.type == _REQUEST:
             return self._request_from_client(frame)
         if frame.type == FrameType.DATA:
             return self._data_from_client(frame)
@@ -149,7 +150,7 @@ class Connection:
         if frame.stream_id <= self._last_id:
             return invalid(frame, "StreamID cannot be re-used and must increment")
         self._last_id = frame.stream_id
-        request = decode_request(frame)
+        request = self._requests.decode(frame)
         if isinstance(request, Request):
             self._streams[frame.stream_id] = _FIRST_STATE[request.mode]
         return request
@@ -201,7 +202,7 @@ class Connection:
             LocalProtocolError: it may not be sent, by this role or in this state.
             ResourceExhaustedError: it does not fit into a frame.
         """
-        if self._role is Role.SERVER:
+        if self._serves:
             if isinstance(event, Response):
                 return self._send_response(event)
             if isinstance(event, BadFrame):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Final
 
+from .._frozen import frozen
+
 __all__ = [
     "NEED_DATA",
     "BadFrame",
@@ -108,7 +110,7 @@ class Response:
     details: tuple[tuple[str, bytes], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Data:
     """One message of a stream.
 
@@ -122,7 +124,7 @@ class Data:
     last: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BadFrame:
     """The peer sent a frame that cannot be used; the connection is as good as before.
 
@@ -135,7 +137,7 @@ class BadFrame:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ConnectionClosed:
     """The peer sends nothing more, and stopped between two frames."""
 
