@@ -50,7 +50,7 @@ PHASES = (
 )
 START, FIRST, CREATE, BEGIN, EXEC, EXIT, DELETE, SHUTDOWN, CLEANUP = PHASES
 _ROUNDS = 20
-_PAUSE = 0.05  # seconds: the template's next spare, and Go's garbage
+_PAUSE = 0.3  # seconds: the template's next spare, and Go's garbage
 _LIMIT = 30
 _EXEC = "true"
 Life = Mapping[str, float]  # milliseconds by phase

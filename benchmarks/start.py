@@ -40,7 +40,7 @@ def starts(kinds: Sequence[Kind], place: Place, rounds: int) -> dict[str, list[S
             shim.end()
             place.forget(name)
             shims[kind.name].append(shim)
-            time.sleep(0.05)  # the template's next spare, and Go's garbage
+            time.sleep(0.3)  # the template's next spare, and Go's garbage
     return shims
 
 

@@ -20,9 +20,12 @@ def write_file(path: str, data: bytes) -> None:
         OSError: the disk is full, or the directory is gone.
     """
     temporary = join(dirname(path), "." + basename(path))
-    _remove(temporary)  # left by a process that was killed
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(temporary, flags, 0o600)
+    try:
+        fd = os.open(temporary, flags, 0o600)
+    except FileExistsError:  # left by a process that was killed
+        _remove(temporary)
+        fd = os.open(temporary, flags, 0o600)
     try:
         try:
             while data:

@@ -16,6 +16,7 @@ import trio
 
 _SHORTAGE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 _CHUNK = 65536
+_CHILDLESS = 2  # names of a directory: its own and "."; each one below it has "..", too
 
 
 def read_open(fd: int) -> str:
@@ -81,6 +82,9 @@ def cgroups_below(directory: int) -> Iterator[str]:
 
 def _children(directory: int, path: str) -> list[str]:
     try:
+        found = os.stat(path, dir_fd=directory, follow_symlinks=False)
+        if found.st_nlink == _CHILDLESS:
+            return []
         fd = open_directory(path, below=directory)
         try:
             with os.scandir(fd) as entries:

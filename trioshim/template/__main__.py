@@ -49,12 +49,11 @@ def _note(text: str) -> None:
 def load_shim() -> Kind:
     """All that a server needs."""
     from ._child import become_shim
-    from ._rehearsal import rehearse
     from ._shell import answer_shell
     from ._spare import Kind
-    from ._warmth import warm_up
+    from ._warmth import live_once, warm_up
 
-    return Kind(warm_up, rehearse, become_shim, answer_shell)
+    return Kind(warm_up, live_once, become_shim, answer_shell)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from ._spare import STALE, TAKEN, USED, Kind, Spare
 __all__ = ["serve_template"]
 
 _LOOK = 60.0  # seconds between two looks at the code and at our own socket
-_REST = 0.03  # seconds that the shim which was a spare has the processors for itself
+_REST = 0.15  # seconds that the shim which was a spare, and its container, have the processors
 _FAILURES = 3  # spares that end at once
 _BACKLOG = 128
 _ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

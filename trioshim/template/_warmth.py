@@ -10,6 +10,7 @@ import warnings
 
 from .. import _compose  # noqa: F401 (all that a server loads)
 from ._rehearsal import rehearse
+from ._start_rehearsal import rehearse_start
 
 # Python rewrites the code of a function in its first calls; after these it mostly stays as it is.
 _LIVES = 10
@@ -23,6 +24,16 @@ def warm_up(path: str) -> None:
     """
     warnings.simplefilter("ignore")  # as the server does
     for _ in range(_LIVES):
-        rehearse(path)
+        live_once(path)
     gc.collect()
     gc.freeze()
+
+
+def live_once(path: str) -> None:
+    """From `start` to the end.
+
+    Args:
+        path: of a directory that is there for a moment.
+    """
+    rehearse_start(path)
+    rehearse(path)
