@@ -6,6 +6,7 @@ from .defect import Defect, Kind
 
 __all__ = ["IN_GROUPS"]
 
+HATCH = "tests/unit/test_hatch.py"
 GROUPS, LAUNCHES = "tests/sim/test_groups.py", "tests/unit/test_client_launch_ends.py"
 
 IN_GROUPS = [
@@ -61,6 +62,30 @@ IN_GROUPS = [
         caught_by=(
             "tests/unit/test_template_parts.py::test_a_life_that_nobody_needs_leaves_nothing",
         ),
+    ),
+    Defect(
+        name="a spare turns to somebody else with an open hatch",
+        kind=Kind.ORDER,
+        file="template/_hatch.py",
+        old="            os.rmdir(self._place)\n        except FileNotFoundError",
+        new="            pass\n        except FileNotFoundError",
+        caught_by=(f"{HATCH}::test_a_hatch_that_is_shut_stays_shut",),
+    ),
+    Defect(
+        name="a spare believes whoever writes into its pipe",
+        kind=Kind.CHECK,
+        file="template/_hatch.py",
+        old="        return int(word) if os.path.samestat(found, os.fstat(_ASKED)) else 0\n",
+        new="        return int(word)\n",
+        caught_by=(f"{HATCH}::test_who_does_not_say_who_it_is_is_not_heard",),
+    ),
+    Defect(
+        name="a spare serves though nobody has heard its address",
+        kind=Kind.CHECK,
+        file="template/_hatch.py",
+        old='        return os.read(_ASKED, 1) == b"\\n"\n',
+        new="        return True\n",
+        caught_by=(f"{HATCH}::test_who_is_gone_has_not_heard",),
     ),
     Defect(
         name="a signal that came before anybody was there to take it is forgotten",

@@ -170,14 +170,22 @@ def test_silence_means_to_spawn_and_to_forget(path: str) -> None:
     assert not os.path.exists(path)
 
 
-def test_a_shim_that_has_gone_means_to_spawn(path: str) -> None:
+def test_a_shim_that_has_gone_means_to_spawn(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It said its pid, and cannot hear that it may go on."""
+    gone = threading.Event()
+    pidfd_open = os.pidfd_open
+
+    def pidfd_open_after(pid: int) -> int:
+        assert gone.wait(30)
+        return pidfd_open(pid)
 
     def answer(connection: socket.socket) -> None:
         connection.recv(1 << 16)
         connection.sendall(b"+%d" % os.getpid())
         connection.shutdown(socket.SHUT_RDWR)
+        gone.set()
 
+    monkeypatch.setattr(os, "pidfd_open", pidfd_open_after)
     assert fork_from(path, answer) is None
 
 

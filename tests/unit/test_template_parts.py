@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 import sys
 from pathlib import Path
 
 import pytest
 
+from trioshim.bootstrap import _sockets
 from trioshim.proto.types_pb2 import Envelope
 from trioshim.publisher import TtrpcPublisher
-from trioshim.template import _code, _likeness, _rehearsal, _request
+from trioshim.template import _code, _likeness, _rehearsal, _request, _warmth
 from trioshim.template._cgroups import moves
+from trioshim.template._start_rehearsal import rehearse_start
 
 V1 = b"5:memory:/\n4:cpu,cpuacct:/a\n1:name=systemd:/a\n0::/a\n"
 MOUNTS = (
@@ -146,14 +149,14 @@ def test_a_life_that_nobody_needs_leaves_nothing(tmp_path: Path) -> None:
     """No file, no file descriptor, no thread and no child; also beside what a killed one left."""
     path = tmp_path / "warm"
     path.mkdir()
-    for name in ("shim", "daemon", "o", "config.json"):
+    for name in ("shim", "daemon", "o", "config.json", "address"):
         (path / name).touch()
     pid = os.fork()
     if pid == 0:
         signal.alarm(60)  # a life without an end
-        _rehearsal.rehearse(str(path))
+        _warmth.live_once(str(path))
         before = os.listdir("/proc/self/fd")
-        _rehearsal.rehearse(str(path))
+        _warmth.live_once(str(path))
         left = path.exists() or os.listdir("/proc/self/fd") != before
         threads = len(os.listdir("/proc/self/task")) != 1
         os._exit(left or threads or has_children())
@@ -166,6 +169,29 @@ def has_children() -> bool:
     except ChildProcessError:
         return False
     return True
+
+
+def test_a_start_that_nobody_needs_goes_as_far_as_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the socket that listens, and back; nothing is loaded by the second one."""
+    heard: list[str] = []
+
+    def listen(path: str) -> socket.socket:
+        heard.append(path)
+        return listen_really(path)
+
+    listen_really = _sockets.listen
+    monkeypatch.setattr(_sockets, "listen", listen)
+    monkeypatch.chdir(tmp_path)  # it goes elsewhere
+    before = os.umask(0o022), os.getpriority(os.PRIO_PROCESS, 0)
+    rehearse_start(str(tmp_path / "warm"))
+    loaded = set(sys.modules)
+    rehearse_start(str(tmp_path / ("long" * 20)))
+    assert set(sys.modules) == loaded
+    assert [path.rpartition("/")[0] for path in heard] == ["/proc/self/cwd"] * 2
+    assert not list(tmp_path.iterdir())
+    assert (os.umask(before[0]), os.getpriority(os.PRIO_PROCESS, 0)) == (0o022, before[1])
 
 
 def test_a_rehearsal_is_a_whole_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,13 +36,12 @@ from ..runc import Runc
 from ..shim import serve
 from ..ttrpc import Request, open_client, serve_connection
 
-__all__ = ["rehearse"]
+__all__ = ["clear", "rehearse"]
 
 _SERVICE = "containerd.task.v2.Task"
 _ID, _EXEC = "rehearsal", "exec"
 _PROCESS = b'{"args": ["true"], "cwd": "/"}'
 _CONFIG = b'{"linux": {"namespaces": [{"type": "pid"}]}}'
-_FILES = ("config.json", "options.json", "runtime", "exit", "deleted", "o", "e")
 _SECONDS = 30
 
 
@@ -64,9 +63,14 @@ def rehearse(directory: str) -> None:
         for fd in outputs:
             os.close(fd)
     finally:
-        for name in (*_FILES, "shim", "daemon"):
-            _remove(f"{directory}/{name}")
-        os.rmdir(directory)
+        clear(directory)
+
+
+def clear(directory: str) -> None:
+    """Remove it, with all that a rehearsal has made there; also one that was killed."""
+    for name in os.listdir(directory):
+        os.unlink(f"{directory}/{name}")
+    os.rmdir(directory)
 
 
 def _reader(path: str) -> int:

@@ -8,17 +8,16 @@ from __future__ import annotations
 import os
 
 from ..bootstrap import Arguments, Verb
-from ..bootstrap._files import remove
 from ..bootstrap._spawn import Left
 from ..bootstrap._start import Caller, start
 from ._child import adopters, server_arguments
 from ._likeness import adopt, traits_of
+from ._rehearsal import clear
 from ._request import compare
 
 __all__ = ["rehearse_start"]
 
 _HERE = "/proc/self/cwd"  # the path of a socket must not be long
-_FILES = ("address", "shim.pid")
 
 
 def rehearse_start(directory: str) -> None:
@@ -45,9 +44,7 @@ def rehearse_start(directory: str) -> None:
         return
     finally:
         os.chdir("/")
-        for name in _FILES:
-            remove(f"{directory}/{name}")
-        os.rmdir(directory)
+        clear(directory)
 
 
 class _EnoughError(Exception):
