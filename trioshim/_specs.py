@@ -5,9 +5,7 @@ Frozen, comparable, free of tasks and file descriptors.  Public as names of `tri
 
 from __future__ import annotations
 
-from dataclasses import field
-
-from ._frozen import frozen
+from dataclasses import dataclass, field
 
 __all__ = [
     "CheckpointSpec",
@@ -20,7 +18,7 @@ __all__ = [
 ]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Exit:
     """How and when a process ended.
 
@@ -33,7 +31,7 @@ class Exit:
     at: int
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Mount:
     """One entry of Create's rootfs, as containerd sends it."""
 
@@ -43,7 +41,7 @@ class Mount:
     options: tuple[str, ...] = ()
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Options:
     """Runtime options as they came: opaque to everybody but the runtime."""
 
@@ -51,7 +49,7 @@ class Options:
     value: bytes = b""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class StdioSpec:
     """Where the standard streams of one process go.
 
@@ -74,7 +72,7 @@ class StdioSpec:
     gid: int = 0
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ContainerSpec:
     """What Create asks for.
 
@@ -95,7 +93,7 @@ class ContainerSpec:
     options: Options = field(default_factory=Options)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ExecSpec:
     """One more process for a container: an OCI `process` object as JSON text, and its streams."""
 
@@ -104,7 +102,7 @@ class ExecSpec:
     io: StdioSpec = field(default_factory=StdioSpec)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class CheckpointSpec:
     """What Checkpoint asks for: where to, and the runtime's own options."""
 

@@ -21,7 +21,6 @@ FLOOR = {
     "_exit_record",
     "_mountinfo",
     "_plain",
-    "_frozen",
     "_version",
 }
 MAY_IMPORT = {

@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import posixpath
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from .._frozen import frozen
 from ..abc import Mount
 
 MS_RDONLY = 0x1
@@ -76,7 +76,7 @@ _SPARE = 512
 _LOWERDIR = "lowerdir="
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class MountOptions:
     """Option words sorted: flags of the mount, its propagation, and text for the file system."""
 
@@ -111,7 +111,7 @@ def parse_options(options: Sequence[str]) -> MountOptions:
     return MountOptions(flags, propagation, ",".join(data))
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class MountPlan:
     """What to tell the kernel, and from which directory ("": it does not matter)."""
 

@@ -15,10 +15,10 @@ import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import dataclass
 
 import trio
 
-from .._frozen import frozen
 from ..abc import Kernel, Stdio, StdioSpec
 from ._console import ConsoleSocket, Master
 from ._fd import File, Nowhere, Pipe, make_pipe
@@ -32,7 +32,7 @@ logger = logging.getLogger("trioshim.stdio")
 _LATE_WRITER = 0.1  # seconds
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class _Client:
     """The client's ends; None where there is none."""
 

@@ -9,10 +9,10 @@ path and is used as it stands ("%" and "?" in it mean nothing); only URLs are de
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from .._frozen import frozen
 from ..abc import StdioSpec
 from ..errors import InvalidArgumentError
 
@@ -26,7 +26,7 @@ class Kind(Enum):
     BINARY = "binary"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Route:
     """Where the streams go, ready to be opened.
 

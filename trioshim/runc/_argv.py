@@ -7,10 +7,9 @@ All ids and paths are separate words or follow a flag, so nothing here is ever q
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
-
-from .._frozen import frozen
 
 if TYPE_CHECKING:
     from ._options import CheckpointOptions, RuncOptions
@@ -33,7 +32,7 @@ class Verb(StrEnum):
     DELETE = "delete"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Program:
     """How runc is called, whatever the verb.
 

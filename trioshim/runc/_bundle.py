@@ -8,8 +8,8 @@ all is an error.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
-from .._frozen import frozen
 from ..abc import ExecSpec
 from ..errors import InvalidArgumentError
 
@@ -17,7 +17,7 @@ from ..errors import InvalidArgumentError
 MAX_CONFIG = 16 * 1024 * 1024
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Config:
     """The part of config.json that a shim looks at.
 

@@ -13,11 +13,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import field
+from dataclasses import dataclass, field
 
 import trio
 
-from .._frozen import frozen
 from ..abc import Child, Exit, Kernel
 from ..errors import DeadlineExceededError
 from ._argv import Verb
@@ -30,7 +29,7 @@ _READS_AFTER_END = 32
 _READ_SIZE = 64 * 1024
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Timeouts:
     """How long one command may take, in seconds.
 
@@ -52,7 +51,7 @@ class Timeouts:
         return self.kill if verb is Verb.KILL else self.other
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Command:
     """What to run.
 

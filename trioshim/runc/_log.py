@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import re
 import signal
+from dataclasses import dataclass
 
-from .._frozen import frozen
 from ..errors import (
     AlreadyExistsError,
     FailedPreconditionError,
@@ -69,7 +69,7 @@ class Excerpt:
         return (self._head + gap + self._tail).decode(errors="replace").strip()
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Result:
     """How one command ended.
 

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from .._frozen import frozen
 from ..abc import Options
 from ..errors import InvalidArgumentError
 from ..proto import runc_options_pb2
@@ -28,7 +27,7 @@ MAX_TOML = 1024 * 1024
 M = TypeVar("M", bound=Message)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class RuncOptions:
     """How runc is to be used for one container.  Names and order are those of the message.
 
@@ -66,7 +65,7 @@ class RuncOptions:
         return json.dumps(filled, separators=(",", ":")).encode()
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class CheckpointOptions:
     """How a checkpoint is to be taken.  Names are those of the message.
 

@@ -18,9 +18,8 @@ import logging
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from .._frozen import frozen
 from ..abc import CheckpointSpec, Child, ContainerSpec, ExecSpec, Kernel, Runtime, Stdio
 from ..errors import InvalidArgumentError
 from . import _argv, _log
@@ -36,7 +35,7 @@ _MAX_DUMP_LOG = 16 * 1024 * 1024
 _log_to = logging.getLogger(__name__)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class _Prepared:
     """What is remembered of a container.
 

@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 
 import trio
 
-from .._frozen import frozen
 from ..abc import Child, ExecSpec, Exit, Stdio, StdioSpec
 from ._states import State, Table, Verb, after
 
 __all__ = ["Ended", "Process"]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Ended:
     """What Delete and Wait answer: pid, and the exit if there was one."""
 

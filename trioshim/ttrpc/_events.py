@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Final
 
-from .._frozen import frozen
-
 __all__ = [
     "NEED_DATA",
     "BadFrame",
@@ -110,7 +108,7 @@ class Response:
     details: tuple[tuple[str, bytes], ...] = ()
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Data:
     """One message of a stream.
 
@@ -124,7 +122,7 @@ class Data:
     last: bool = False
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class BadFrame:
     """The peer sent a frame that cannot be used; the connection is as good as before.
 
@@ -137,7 +135,7 @@ class BadFrame:
     message: str
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ConnectionClosed:
     """The peer sends nothing more, and stopped between two frames."""
 
