@@ -28,6 +28,7 @@ from .requirements import (
     missing_shim,
     shim_program,
 )
+from .shell_world import compile_package
 from .shim_world import Shim, ShimWorld, open_box, open_shim_world
 
 LIMIT = 240  # seconds for one test; the stress tests take most
@@ -47,6 +48,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.real)
+
+
+@pytest.fixture(scope="session")
+def compiled_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Our package, as pip installs it."""
+    return compile_package(tmp_path_factory.mktemp("package"))
 
 
 @pytest.hookimpl(wrapper=True)

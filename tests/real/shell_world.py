@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import sys
@@ -55,9 +56,10 @@ class ShellWorld(TemplateWorld):
         return template
 
     def waits(self) -> bool:
-        """Whether a spare waits at its hatch."""
-        with suppress(FileNotFoundError):
-            return self.spare() in self.processes("trioshim-spare")
+        """Whether a spare waits at its hatch; one that does something is not asked."""
+        with suppress(FileNotFoundError, ProcessLookupError):
+            stat = Path(f"/proc/{self.spare()}/stat").read_text()
+            return self.spare() in self.processes("trioshim-spare") and ") S " in stat
         return False
 
     def spare(self) -> int:
@@ -77,14 +79,19 @@ class ShellWorld(TemplateWorld):
 
 
 @contextmanager
-def open_shell_world(tmp_path: Path) -> Iterator[ShellWorld]:
-    """A world with no template yet; afterwards nothing of it is left."""
+def open_shell_world(tmp_path: Path, package: Path) -> Iterator[ShellWorld]:
+    """A world with no template yet; afterwards nothing of it is left.
+
+    Args:
+        tmp_path: for bundles.
+        package: a copy of ours that is compiled.
+    """
     with open_world(tmp_path) as world:
         prefix = world.sockets.with_name("p")
         directory = world.sockets.with_name("t")
         program = prefix / "bin" / "tools" / NAME
         program.parent.mkdir(parents=True)
-        _copy_package(prefix, directory)
+        _copy_package(package, prefix, directory)
         python = prefix / "bin" / "python3"
         python.symlink_to(Path(sys.executable).resolve())
         with suppress(FileNotFoundError):  # not in a virtual environment
@@ -105,13 +112,20 @@ def open_shell_world(tmp_path: Path) -> Iterator[ShellWorld]:
             there.close()
 
 
-def _copy_package(prefix: Path, directory: Path) -> None:
+def compile_package(place: Path) -> Path:
+    """A copy of ours in which no `start` has to compile anything."""
+    copy = Path(shutil.copytree(Path(trioshim.__file__).parent, place / "trioshim"))
+    compileall.compile_dir(copy, quiet=2)
+    return copy
+
+
+def _copy_package(package: Path, prefix: Path, directory: Path) -> None:
     packages = prefix / Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
     packages.mkdir(parents=True)
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
         if "trioshim" not in entry.name and entry.name != "__pycache__":
             (packages / entry.name).symlink_to(entry)
-    ours = Path(shutil.copytree(Path(trioshim.__file__).parent, packages / "trioshim"))
+    ours = Path(shutil.copytree(package, packages / "trioshim"))
     module = ours / "bootstrap" / "_template.py"
     line = 'DIRECTORY = "/run/trioshim-template"\n'
     text = module.read_text()

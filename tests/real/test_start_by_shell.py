@@ -20,20 +20,21 @@ pytestmark = needs_root
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[ShellWorld]:
+def world(tmp_path: Path, compiled_package: Path) -> Iterator[ShellWorld]:
     """A world in which a spare waits."""
-    with open_shell_world(tmp_path) as world:
+    with open_shell_world(tmp_path, compiled_package) as world:
         world.template()
         yield world
 
 
-def begin(world: ShellWorld, id_: str, stdin: int) -> subprocess.Popen[bytes]:
+def begin(world: ShellWorld, id_: str) -> subprocess.Popen[bytes]:
+    """`start`, with a standard input that has not ended yet."""
     argv, bundle, environ = world.command(id_)
     return subprocess.Popen(
         argv,
         cwd=bundle,
         env=environ,
-        stdin=stdin,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
@@ -125,11 +126,11 @@ def test_what_is_wrong_is_said_by_python(world: ShellWorld) -> None:
 def test_a_standard_input_that_comes_late(world: ShellWorld) -> None:
     """The spare does not wait for it: it dies, and Python waits."""
     spare = world.spare()
-    stdin, write = os.pipe()
-    with begin(world, "c", stdin) as start:
-        os.close(stdin)
-        eventually(lambda: not Path(f"/proc/{spare}").exists(), "its end")
-        os.close(write)
+    with begin(world, "c") as start:
+        assert start.stdin is not None
+        with start.stdin:
+            eventually(lambda: not Path(f"/proc/{spare}").exists(), "its end")
+        start.stdin = None
         answer = start.communicate(timeout=GUARD)[0]
     assert (start.returncode, answer) == (0, f"unix://{world.world.path('c')}".encode())
     world.ready()
@@ -138,12 +139,11 @@ def test_a_standard_input_that_comes_late(world: ShellWorld) -> None:
 def test_a_start_that_is_killed_leaves_no_shim(world: ShellWorld) -> None:
     """Nor a socket: whoever would know of it is gone."""
     spare = world.spare()
-    stdin, write = os.pipe()
-    with begin(world, "c", stdin) as start:
-        eventually(lambda: os.path.samefile(f"/proc/{spare}/cwd", world.world.root / "c"), "it")
-        start.kill()
-        os.close(stdin)
-        os.close(write)
+    with begin(world, "c") as start:
+        try:
+            eventually(lambda: os.path.samefile(f"/proc/{spare}/cwd", world.world.root / "c"), "it")
+        finally:
+            start.kill()
     assert start.returncode == -signal.SIGKILL
     eventually(lambda: not Path(f"/proc/{spare}").exists(), "its end")
     assert not world.world.path("c").exists()

@@ -32,13 +32,16 @@ def world(tmp_path: Path) -> Iterator[TemplateWorld]:
 
 
 @pytest.fixture(params=["Python", "shell"])
-def either(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[TemplateWorld]:
+def either(
+    tmp_path: Path, compiled_package: Path, request: pytest.FixtureRequest
+) -> Iterator[TemplateWorld]:
     """The same, in which Python asks the template, or the executable's shell does."""
-    opened = (
-        open_shell_world(tmp_path) if request.param == "shell" else open_template_world(tmp_path)
-    )
-    with opened as world:
-        yield world
+    if request.param == "shell":
+        with open_shell_world(tmp_path, compiled_package) as world:
+            yield world
+    else:
+        with open_template_world(tmp_path) as other:
+            yield other
 
 
 # ---------------------------------------------------------------- alike

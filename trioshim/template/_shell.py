@@ -94,8 +94,7 @@ def _asked(visit: Visit, traits: Traits, known: frozenset[str]) -> tuple[Argumen
     if words[1:2] != [visit.executable]:
         raise RefusalError("another executable")
     environ = _environment(_items(pid, "environ"))
-    if "PWD" in environ:
-        environ["PWD"] = os.readlink(f"/proc/{pid}/cwd")  # as a shell sets it
+    environ["PWD"] = os.readlink(f"/proc/{pid}/cwd")  # as a shell sets it
     if not wants_template(environ):
         raise RefusalError("no template is wanted")
     check_environment(environ)
