@@ -211,6 +211,7 @@ def test_it_ends_when_nobody_asks(world: TemplateWorld) -> None:
 def test_a_start_that_goes_away_leaves_no_shim(world: TemplateWorld) -> None:
     """A connection without a word: the spare ends, and there is another."""
     world.template()
+    eventually(lambda: len(world.processes("trioshim-spare")) == 1, "one spare")
     (spare,) = world.processes("trioshim-spare")
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(socket_of(world)))
