@@ -99,8 +99,9 @@ def test_what_cannot_be_made_alike_is_spawned(
     assert was_forked(world.start("three"))
 
 
-def test_the_parent_is_who_adopts_orphans_of_start(world: TemplateWorld) -> None:
+def test_the_parent_is_who_adopts_orphans_of_start(either: TemplateWorld) -> None:
     """Below another subreaper than the template's, `start` spawns."""
+    world = either
     world.template()
     subreaper = (
         "import ctypes, subprocess, sys; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0);"

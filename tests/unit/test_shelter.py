@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+from trioshim.containers import _outputs, _run
 from trioshim.rpc import open_grpc_client
 from trioshim.testing import cancel_everywhere
 from trioshim.ttrpc import open_client
@@ -72,3 +73,39 @@ async def test_an_error_of_a_cancelled_block_comes_out(open_) -> None:
             scope.cancel()
             raise KeyError("mine")
     assert await theirs.receive_some() in (b"", bytearray()) or open_ is open_grpc_client
+
+
+class CtrlC(trio.abc.ReceiveStream):
+    """A stream in which a Ctrl-C strikes, and that then ends."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:  # noqa: ARG002
+        await trio.lowlevel.checkpoint()
+        signal.raise_signal(signal.SIGINT)
+        return b""
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("helper", ["copy", "read"])
+def test_ctrl_c_is_for_the_block_and_not_for_its_helper(helper: str) -> None:
+    """It comes out as it is, in no group, and the helper has done its work."""
+    done = trio.Event()
+
+    async def main() -> None:
+        async with open_shelter() as helpers:
+            if helper == "copy":
+                copy = _outputs.Copy(CtrlC(), 1, lambda: None)
+                helpers.start_soon(copy.run)
+                await copy.done.wait()
+            else:
+                helpers.start_soon(_run._read, CtrlC(), bytearray(), done)
+                await done.wait()
+            await trio.sleep_forever()
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trio.run(main)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -27,7 +27,7 @@ from ..errors import InvalidArgumentError, UnimplementedError
 from ..proto import events_pb2
 from ..proto.events_service_pb2 import ForwardRequest
 from ..ttrpc import Request, serve_connection
-from ..ttrpc._shelter import open_shelter
+from ..ttrpc._shelter import open_shelter, undisturbed
 
 if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any
@@ -137,6 +137,7 @@ async def open_event_sink(path: str | os.PathLike[str] | None = None) -> AsyncIt
         sink = EventSink(place)
         async with open_shelter() as helpers:
 
+            @undisturbed
             async def serve(stream: trio.SocketStream) -> None:
                 await serve_connection(stream, sink.dispatch)
 

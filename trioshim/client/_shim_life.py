@@ -32,6 +32,7 @@ from ..errors import (
     UnimplementedError,
 )
 from ..proto import task_v2_pb2 as api
+from ..ttrpc._shelter import undisturbed
 from ._event_sink import EventSink
 from ._launched_shim import LaunchedShim, open_answer
 from ._shim_answer import Answer, read_answer
@@ -101,6 +102,7 @@ class ShimLife:
         self._shim = await self._meet(self._answer)
         return self._shim
 
+    @undisturbed
     async def _run_start(self, options: bytes, seconds: float) -> None:
         try:
             with self._starting:

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 
 import trio
 
-from ..ttrpc._shelter import open_shelter
+from ..ttrpc._shelter import open_shelter, undisturbed
 
 __all__ = ["ShimLog", "open_shim_log"]
 
@@ -32,6 +32,7 @@ class ShimLog:
         self._fd = fd
         self._said = b""
 
+    @undisturbed
     async def read(self) -> None:
         """Write what comes to our own log, at level DEBUG."""
         while True:

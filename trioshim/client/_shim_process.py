@@ -18,6 +18,8 @@ from contextlib import suppress
 
 import trio
 
+from ..ttrpc._shelter import undisturbed
+
 __all__ = ["Mark", "ShimProcess", "find_listeners"]
 
 MARK = "TRIOSHIM_LAUNCHED"
@@ -81,6 +83,7 @@ class ShimProcess:
             os.close(self._pidfd)
             raise
 
+    @undisturbed
     async def watch(self) -> None:
         """Wait for its end; if it is our child after all (we are a subreaper), collect it."""
         try:

@@ -17,6 +17,7 @@ import trio
 
 from ..errors import ShimError, UnavailableError
 from ..proto import task_v2_pb2 as api
+from ..ttrpc._shelter import undisturbed
 
 if TYPE_CHECKING:
     from ._process import ContainerProcess
@@ -70,6 +71,7 @@ async def _forget(process: ContainerProcess) -> None:
         dropping.cancel()
 
 
+@undisturbed
 async def _drop_unread(process: ContainerProcess, scope: trio.CancelScope) -> None:
     with scope:
         await process._fifos.drop_unread(idle=_UNREAD)  # noqa: SLF001 (same package)

@@ -13,6 +13,8 @@ from typing import Protocol
 
 import trio
 
+from ..ttrpc._shelter import undisturbed
+
 __all__ = ["DEVNULL", "PIPE", "Copy", "Output", "Streams"]
 
 PIPE, DEVNULL = -1, -3  # the numbers of `subprocess`, which we do not import for them
@@ -100,6 +102,7 @@ class Copy:
         # Its own thread: the common ones must not run out where nobody reads.
         self._limiter = trio.CapacityLimiter(1)
 
+    @undisturbed
     async def run(self) -> None:
         """Copy to the end of the stream."""
         try:

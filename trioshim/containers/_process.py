@@ -17,6 +17,7 @@ import trio
 from ..client import TaskClient
 from ..errors import NotFoundError, ShimError, UnavailableError
 from ..proto import task_v2_pb2 as api
+from ..ttrpc._shelter import undisturbed
 from ._fifos import Fifos, FifoWriter
 from ._outputs import Copy, Streams
 
@@ -149,6 +150,7 @@ class ContainerProcess:
         if self._ended.is_set() and self._returncode is None:
             raise self._lost
 
+    @undisturbed
     async def _live(self) -> None:
         """Start it, ask how it ends, and remember."""
         ids = {"id": self.id, "exec_id": self.exec_id}

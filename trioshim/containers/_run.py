@@ -10,7 +10,7 @@ from typing import Unpack
 import trio
 
 from ..errors import ShimError
-from ..ttrpc._shelter import open_shelter
+from ..ttrpc._shelter import open_shelter, undisturbed
 from ._ending import Deliver
 from ._open import NAMESPACE, SHIM, open_container
 from ._options import ContainerOptions, StrPath
@@ -167,6 +167,7 @@ async def run_to_its_end(
         )
 
 
+@undisturbed
 async def _feed(stream: trio.abc.SendStream, data: bytes) -> None:
     # It has ended, or reads no more: as with trio.run_process, that is its business.
     with suppress(trio.BrokenResourceError):
@@ -184,6 +185,7 @@ def _read_soon(
     return done
 
 
+@undisturbed
 async def _read(stream: trio.abc.ReceiveStream, into: bytearray, done: trio.Event) -> None:
     async for chunk in stream:
         into += chunk

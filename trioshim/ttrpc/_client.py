@@ -29,7 +29,7 @@ from ._events import (
 )
 from ._frames import MAX_STREAM_ID
 from ._outbox import Outbox
-from ._shelter import closed_at_the_end, open_shelter
+from ._shelter import closed_at_the_end, open_shelter, undisturbed
 from ._socket import receive_some
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ class Client:
             self._outbox.withdraw(ticket)
         return call.result("ttrpc: closed")
 
+    @undisturbed
     async def _flush(self) -> None:
         try:
             await self._outbox.flush()
@@ -155,6 +156,7 @@ class Client:
             self._usable = False
             self._reading.cancel()
 
+    @undisturbed
     async def _read(self) -> None:
         try:
             with self._reading:

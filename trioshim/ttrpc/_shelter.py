@@ -15,7 +15,11 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-__all__ = ["closed_at_the_end", "open_shelter"]
+__all__ = ["closed_at_the_end", "open_shelter", "undisturbed"]
+
+# For helpers: a Ctrl-C that finds one running is not its own, and would come out in a group while
+# what it helped still needs it.  The main task gets it, at its next checkpoint.
+undisturbed = trio.lowlevel.enable_ki_protection
 
 
 @asynccontextmanager
