@@ -78,7 +78,7 @@ async def test_an_error_of_a_cancelled_block_comes_out(open_) -> None:
 class CtrlC(trio.abc.ReceiveStream):
     """A stream in which a Ctrl-C strikes, and that then ends."""
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:  # noqa: ARG002
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
         await trio.lowlevel.checkpoint()
         signal.raise_signal(signal.SIGINT)
         return b""
