@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ._spawn import Left
     from ._template import Template
 
-_LISTENER_FD = 3
+LISTENER_FD = 3
 _OOM_SCORE_MAX = 1000
 
 
@@ -81,12 +81,11 @@ class Caller:
         environ: the daemon's environment.
     """
 
-    __slots__ = ("_environ", "_place", "_template")
+    __slots__ = ("_environ", "_template", "_wanted")
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        wanted = _dialects.wants_template(environ)
-        self._place = _template.template_path(environ) if wanted else ""
+        self._wanted = _dialects.wants_template(environ)
         self._template: Template | None = None
 
     def parent(self) -> int:
@@ -103,7 +102,8 @@ class Caller:
 
     def expect_server(self) -> None:
         """A server will be needed in a moment."""
-        self._template = _template.Template(self._place)
+        place = _template.template_path(self._environ) if self._wanted else ""
+        self._template = _template.Template(place)
 
     def leave_server(self, argv: list[str], environ: dict[str, str], listener: int) -> Left:
         """Leave a server behind.
@@ -120,7 +120,7 @@ class Caller:
             self.expect_server()
         assert self._template is not None
         forked = self._template.fork(argv, environ, listener)
-        return forked or spawn(argv, environ, [(listener, _LISTENER_FD)])
+        return forked or spawn(argv, environ, [(listener, LISTENER_FD)])
 
     def answer(self, data: bytes) -> None:
         """Tell the daemon."""

@@ -15,13 +15,12 @@ from collections.abc import Sequence
 
 from .._compose import serve_forever
 from ..bootstrap import Arguments, Verb, check_arguments, parse_arguments
+from ..bootstrap._start import LISTENER_FD
 from ..bootstrap._template import ASK
-from ._likeness import Traits
+from ._likeness import Traits, begun, parent_of
 from ._request import OUT_OF_THE_WAY, RefusalError, agree, compare, move, receive, stand_in
 
-__all__ = ["LISTENER_FD", "adopters", "become_shim", "server_arguments", "stat_fields"]
-
-LISTENER_FD = 3
+__all__ = ["adopters", "become_shim", "server_arguments"]
 
 
 def become_shim(connection: int, news: int, traits: Traits, known: frozenset[str]) -> int:
@@ -79,19 +78,8 @@ def _check_adopter(start: socket.socket, pid: int, news: int, known: frozenset[s
 
 def adopters(pid: int) -> str:
     """Who adopts the orphans of a process, and ours: a name for the one and the other."""
-    above = int(stat_fields(pid)[1])
-    return f"{above} {_begun(above)} {os.getppid()}"
-
-
-def stat_fields(pid: int) -> list[bytes]:
-    """The fields of /proc/PID/stat from the third on."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return file.read().rpartition(b") ")[2].split()
-
-
-def _begun(pid: int) -> int:
-    """When a process started; with its number, this names it for ever.  0: out of sight."""
-    return int(stat_fields(pid)[19]) if pid else 0
+    above = parent_of(pid)
+    return f"{above} {begun(above)} {os.getppid()}"
 
 
 def server_arguments(argv: Sequence[bytes]) -> Arguments:

@@ -7,6 +7,8 @@ import os
 import struct
 from collections.abc import Sequence
 
+from ._likeness import stat_fields
+
 __all__ = ["show"]
 
 _PR_SET_MM, _PR_SET_MM_MAP = 35, 14
@@ -28,8 +30,7 @@ def show(argv: Sequence[bytes], environ: Sequence[bytes]) -> object:
     buffer = ctypes.create_string_buffer(words + variables, len(words) + len(variables) or 1)
     at = ctypes.addressof(buffer)
     middle, end = at + len(words), at + len(words) + len(variables)
-    with open("/proc/self/stat", "rb") as file:
-        fields = file.read().rpartition(b") ")[2].split()
+    fields = stat_fields(os.getpid())
 
     def field(number: int) -> int:
         return int(fields[number - 3])

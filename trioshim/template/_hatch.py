@@ -26,6 +26,7 @@ from contextlib import suppress
 from glob import escape, glob
 
 from .._atomic import write_file
+from ._likeness import begun
 from ._request import RefusalError, move
 
 __all__ = ["ITS_STDIN", "Hatch", "file_of", "sweep"]
@@ -86,9 +87,8 @@ class Hatch:
             os.close(fd)
         self.is_open = True
         os.mkdir(self._place, 0o700)
-        with open("/proc/self/stat", "rb") as file:
-            begun = int(file.read().rpartition(b") ")[2].split()[19])
-        write_file(self._file, f"{os.getpid()} {begun} {_ASKED} {_TELL}\n".encode())
+        pid = os.getpid()
+        write_file(self._file, f"{pid} {begun(pid)} {_ASKED} {_TELL}\n".encode())
 
     def shut(self) -> bool:
         """Let nobody in; False: somebody is in already."""

@@ -20,7 +20,16 @@ from contextlib import suppress
 
 from ._cgroups import moves
 
-__all__ = ["Traits", "adopt", "ignores", "traits_of", "umask_of"]
+__all__ = [
+    "Traits",
+    "adopt",
+    "begun",
+    "ignores",
+    "parent_of",
+    "stat_fields",
+    "traits_of",
+    "umask_of",
+]
 
 Traits = dict[str, object]
 
@@ -83,6 +92,21 @@ def adopt(pid: int) -> None:
     score = _read(pid, "oom_score_adj")
     if score != _read(os.getpid(), "oom_score_adj"):
         _write("/proc/self/oom_score_adj", score)
+
+
+def stat_fields(pid: int) -> list[bytes]:
+    """The fields of /proc/PID/stat from the third on."""
+    return _read(pid, "stat").rpartition(b") ")[2].split()
+
+
+def parent_of(pid: int) -> int:
+    """The number of its parent; 0: out of sight."""
+    return int(stat_fields(pid)[1])
+
+
+def begun(pid: int) -> int:
+    """When a process started; with its number, this names it for ever.  0: out of sight."""
+    return int(stat_fields(pid)[19]) if pid else 0
 
 
 def umask_of(pid: int) -> int:

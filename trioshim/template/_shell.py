@@ -18,17 +18,15 @@ from ..bootstrap import Arguments, Verb, check_arguments, parse_arguments
 from ..bootstrap._dialects import STDIN_LIMIT, wants_template
 from ..bootstrap._files import read_stdin
 from ..bootstrap._spawn import Left
-from ..bootstrap._start import Caller, start
+from ..bootstrap._start import LISTENER_FD, Caller, start
 from ..bootstrap._template import TEMPLATE_TIMEOUT
-from ._child import LISTENER_FD, adopters, server_arguments, stat_fields
+from ._child import adopters, server_arguments
 from ._hatch import ITS_STDIN
-from ._likeness import Traits, umask_of
+from ._likeness import Traits, parent_of, umask_of
 from ._request import OUT_OF_THE_WAY, RefusalError, check_environment, compare, stand_in
 from ._spare import Visit
 
 __all__ = ["answer_shell"]
-
-_PARENT = 1  # of the fields of /proc/PID/stat from the third on
 
 
 def answer_shell(visit: Visit, traits: Traits, known: frozenset[str]) -> int | None:
@@ -68,8 +66,13 @@ def _time_limit() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _end_time_limit()
+
+
+def _end_time_limit() -> None:
+    # In this order: a signal that is kept back would end the shim when it unblocks all.
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
 
 
 def _start_there(arguments: Arguments, environ: dict[str, str], caller: _Shell) -> None:
@@ -143,7 +146,7 @@ class _Shell(Caller):
         self.server: Arguments | None = None
 
     def parent(self) -> int:
-        return int(stat_fields(self.pid)[_PARENT])
+        return parent_of(self.pid)
 
     def read_stdin(self) -> bytes:
         fd = os.open(f"/proc/{self.pid}/fd/{ITS_STDIN}", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
@@ -168,6 +171,7 @@ class _Shell(Caller):
         return Left(os.getpid())
 
     def answer(self, data: bytes) -> None:
+        _end_time_limit()  # who has heard it has a shim that lives
         if not self._visit.hatch.tell(data):
             raise ConnectionError("nobody waits for the answer any more")
 

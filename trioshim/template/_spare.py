@@ -13,7 +13,6 @@ import os
 import select
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 from . import _code, _command_line
@@ -134,13 +133,14 @@ class Spare:
     def _answer_connection(
         self, hatch: Hatch | None, template: socket.socket, known: frozenset[str]
     ) -> int | None:
-        with suppress(BlockingIOError, ConnectionAbortedError):
+        if hatch:
+            hatch.close()
+        try:
             connection = self.listener.accept()[0].detach()
-            if hatch:
-                hatch.close()
-            template.send(TAKEN)
-            return self.kind.become(connection, template.fileno(), self.traits, known)
-        return None
+        except (BlockingIOError, ConnectionAbortedError):
+            return None
+        template.send(TAKEN)
+        return self.kind.become(connection, template.fileno(), self.traits, known)
 
     def _answer_shell(
         self, hatch: Hatch, template: socket.socket, known: frozenset[str]
