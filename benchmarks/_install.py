@@ -20,7 +20,7 @@ from pathlib import Path
 
 import trioshim
 
-__all__ = ["open_installation"]
+__all__ = ["lay_out", "open_installation"]
 
 _TEMPLATES = """
 import os, sys
@@ -29,6 +29,25 @@ from trioshim.bootstrap._template import template_path
 from trioshim.cli import _ready
 print(template_path({{}}), _ready._path({{}}))
 """
+
+
+def lay_out(directory: Path, package: Path) -> Path:
+    """An environment of all that is installed here, with a copy of our package; where that is.
+
+    Args:
+        directory: where it is made.
+        package: what is copied.
+    """
+    packages = directory / Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
+    packages.mkdir(parents=True)
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if "trioshim" not in entry.name and entry.name != "__pycache__":
+            (packages / entry.name).symlink_to(entry)
+    (directory / "bin").mkdir(exist_ok=True)
+    (directory / "bin" / "python3").symlink_to(Path(sys.executable).resolve())
+    with suppress(FileNotFoundError):  # not in a virtual environment
+        shutil.copy2(Path(sys.prefix, "pyvenv.cfg"), directory)
+    return Path(shutil.copytree(package, packages / "trioshim"))
 
 
 @contextmanager
@@ -41,18 +60,9 @@ def open_installation(directory: Path, executable: Path) -> Iterator[Path]:
         directory: where it is made.
         executable: the one that was installed by pip.
     """
-    packages = directory / Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
-    packages.mkdir(parents=True)
-    for entry in Path(sysconfig.get_path("purelib")).iterdir():
-        if "trioshim" not in entry.name and entry.name != "__pycache__":
-            (packages / entry.name).symlink_to(entry)
-    shutil.copytree(Path(trioshim.__file__).parent, packages / "trioshim")
-    compileall.compile_dir(packages / "trioshim", quiet=2)
-    (directory / "bin").mkdir()
+    ours = lay_out(directory, Path(trioshim.__file__).parent)
+    compileall.compile_dir(ours, quiet=2)
     python = directory / "bin" / "python3"
-    python.symlink_to(Path(sys.executable).resolve())
-    with suppress(FileNotFoundError):  # not in a virtual environment
-        shutil.copy2(Path(sys.prefix, "pyvenv.cfg"), directory)
     installed = Path(shutil.copy2(executable, directory / "bin"))
     command = Path(shutil.copy2(executable.with_name("trioshim"), directory / "bin"))
     first, _, rest = command.read_text("utf-8").partition("\n")
@@ -61,7 +71,7 @@ def open_installation(directory: Path, executable: Path) -> Iterator[Path]:
     try:
         yield installed
     finally:
-        program = _TEMPLATES.format(packages=str(packages))
+        program = _TEMPLATES.format(packages=str(ours.parent))
         asked = [str(python), "-IS", "-c", program]
         done = subprocess.run(asked, stdout=subprocess.PIPE, check=True, text=True)
         for path in done.stdout.split():

@@ -5,14 +5,13 @@ from __future__ import annotations
 import compileall
 import os
 import shutil
-import sys
-import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import trioshim
+from benchmarks._install import lay_out
 
 from .poll import eventually
 from .template_world import TemplateWorld
@@ -91,11 +90,8 @@ def open_shell_world(tmp_path: Path, package: Path) -> Iterator[ShellWorld]:
         directory = world.sockets.with_name("t")
         program = prefix / "bin" / "tools" / NAME
         program.parent.mkdir(parents=True)
-        _copy_package(package, prefix, directory)
+        _move_templates(lay_out(prefix, package), directory)
         python = prefix / "bin" / "python3"
-        python.symlink_to(Path(sys.executable).resolve())
-        with suppress(FileNotFoundError):  # not in a virtual environment
-            shutil.copy2(Path(sys.prefix, "pyvenv.cfg"), prefix)
         text = (ROOT / "scripts" / NAME).read_text()
         assert "/run/trioshim-template/" in text
         program.write_text(text.replace("/run/trioshim-template/", f"{directory}/"))
@@ -119,13 +115,7 @@ def compile_package(place: Path) -> Path:
     return copy
 
 
-def _copy_package(package: Path, prefix: Path, directory: Path) -> None:
-    packages = prefix / Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
-    packages.mkdir(parents=True)
-    for entry in Path(sysconfig.get_path("purelib")).iterdir():
-        if "trioshim" not in entry.name and entry.name != "__pycache__":
-            (packages / entry.name).symlink_to(entry)
-    ours = Path(shutil.copytree(package, packages / "trioshim"))
+def _move_templates(ours: Path, directory: Path) -> None:
     module = ours / "bootstrap" / "_template.py"
     line = 'DIRECTORY = "/run/trioshim-template"\n'
     text = module.read_text()

@@ -71,6 +71,16 @@ class TemplateWorld:
                     found.append(int(entry.name))
         return found
 
+    def loading(self) -> list[int]:
+        """Templates of this world that have not shown who they are yet."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError):
+                line = (entry / "cmdline").read_bytes()
+                if b"\0-m\0trioshim.template\0" in line and bytes(self.directory) in line:
+                    found.append(int(entry.name))
+        return found
+
     def ready(self) -> int:
         """Wait until there is a template with a spare; its pid."""
         eventually(lambda: self.processes("trioshim-spare"), "a spare")
@@ -87,8 +97,8 @@ class TemplateWorld:
         return {path.suffix for path in self.directory.iterdir()}
 
     def close(self) -> None:
-        """End the templates; they take their spares with them."""
-        for pid in self.processes():
+        """End the templates, those that load too; they take their spares with them."""
+        for pid in [*self.loading(), *self.processes()]:
             end(pid)
         eventually(lambda: not self.processes("trioshim-spare"), "the spares to end")
 
